@@ -1,0 +1,147 @@
+#include "core/pool.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
+#include <thread>
+
+namespace mf {
+namespace {
+
+constexpr uint32_t kActive = 0x7fff;
+constexpr uint32_t kOpen = 0x8000;
+constexpr uint32_t kNumber = 0x10000;
+constexpr auto kSpin = std::chrono::microseconds(200);  // a futex wake costs 8-80 us, a spinning worker 0.1
+
+thread_local const std::atomic<bool>* stopFlag = nullptr;
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+struct FreeDeleter {
+  void operator()(void* p) const { std::free(p); }
+};
+
+}  // namespace
+
+struct Pool::Job {
+  int64_t count;
+  void* context;
+  Invoke invoke;
+  const std::atomic<bool>* stop;
+  std::atomic<int> seats;  // workers that may still join
+  alignas(64) std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+};
+
+void setStopFlag(const std::atomic<bool>* flag) { stopFlag = flag; }
+
+void* threadScratch(size_t bytes) {
+  thread_local std::unique_ptr<void, FreeDeleter> memory;
+  thread_local size_t capacity = 0;
+  if (bytes > capacity) {
+    memory.reset();
+    capacity = 0;
+    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    memory.reset(std::aligned_alloc(64, rounded));
+    if (!memory) throw std::bad_alloc();
+    capacity = rounded;
+  }
+  return memory.get();
+}
+
+Pool& Pool::instance() {
+  static Pool* pool = new Pool();
+  return *pool;
+}
+
+Pool::Pool() {
+  const unsigned hardware = std::thread::hardware_concurrency();
+  threads_.store(hardware == 0 ? 1 : static_cast<int>(hardware), std::memory_order_relaxed);
+}
+
+void Pool::setThreads(int count) { threads_.store(count, std::memory_order_relaxed); }
+
+void Pool::startWorkers(int count) {
+  while (started_ < count) {
+    std::thread(&Pool::workerLoop, this, started_).detach();
+    ++started_;
+  }
+}
+
+void Pool::work(Job& job) {
+  for (;;) {
+    const int64_t task = job.next.fetch_add(1, std::memory_order_relaxed);
+    if (task >= job.count) return;
+    if (job.failed.load(std::memory_order_relaxed)) return;
+    if (job.stop && job.stop->load(std::memory_order_relaxed)) return;
+    try {
+      job.invoke(job.context, task);
+    } catch (...) {
+      if (!job.failed.exchange(true)) job.error = std::current_exception();
+    }
+  }
+}
+
+void Pool::run(int64_t count, void* context, Invoke invoke) {
+  const int wanted = threads();
+  if (count > 1 && wanted > 1 && owner_.try_lock()) {
+    std::lock_guard<std::mutex> guard(owner_, std::adopt_lock);
+    const int helpers = static_cast<int>(count - 1 < wanted - 1 ? count - 1 : wanted - 1);
+    startWorkers(wanted - 1);
+    Job job{count, context, invoke, stopFlag, helpers, {}, {}, {}};
+    job_ = &job;
+    const uint32_t before = state_.load(std::memory_order_relaxed);
+    state_.store(((before & ~(kActive | kOpen)) + kNumber) | kOpen, std::memory_order_release);
+    state_.notify_all();
+    work(job);
+    uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (int spins = 0; (state & kActive) != 0; ++spins) {
+      if (spins < 4096)
+        pause();
+      else
+        std::this_thread::yield();
+      state = state_.load(std::memory_order_acquire);
+    }
+    if (job.error) std::rethrow_exception(job.error);
+    return;
+  }
+  for (int64_t task = 0; task < count; ++task) {
+    if (stopFlag && stopFlag->load(std::memory_order_relaxed)) return;
+    invoke(context, task);
+  }
+}
+
+void Pool::workerLoop(int) {
+  uint32_t seen = 0;  // number of the last job looked at
+  for (;;) {
+    uint32_t state = state_.load(std::memory_order_acquire);
+    auto idleSince = std::chrono::steady_clock::now();
+    for (int spins = 1; (state & kOpen) == 0 || state / kNumber == seen; ++spins) {
+      pause();
+      if (spins % 256 == 0 && std::chrono::steady_clock::now() - idleSince > kSpin) {
+        state_.wait(state, std::memory_order_acquire);
+        idleSince = std::chrono::steady_clock::now();
+      }
+      state = state_.load(std::memory_order_acquire);
+    }
+    seen = state / kNumber;
+    while ((state & kOpen) != 0 && state / kNumber == seen) {
+      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) continue;
+      Job& job = *job_;
+      if (job.seats.fetch_sub(1, std::memory_order_relaxed) > 0) work(job);
+      state_.fetch_sub(1, std::memory_order_acq_rel);
+      break;
+    }
+  }
+}
+
+}  // namespace mf

@@ -1,0 +1,13 @@
+#include "cpu/cpu_backend.h"
+
+#define MF_STRING(x) #x
+#define MF_NAME(x) MF_STRING(x)
+
+MF_CPU_NAMESPACE {
+
+Backend* create();
+Backend* create() { return new CpuBackend(); }
+
+const char* CpuBackend::name() const { return "cpu (" MF_NAME(MF_ISA) ")"; }
+
+}  // MF_CPU_NAMESPACE
