@@ -1,0 +1,45 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { ExecutionContext } from 'ava';
+import { Tokenizer } from '../../lib/data/tokenizer.js';
+import { createRandom } from '../../lib/data/random.js';
+
+/** A directory that is removed when the test ends. */
+export async function temporaryDir(t: ExecutionContext): Promise<string> {
+  const dir = await mkdtemp(path.join(tmpdir(), 'moduleformer-test-'));
+  t.teardown(() => rm(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** Sentences of made-up words whose frequencies fall as in natural text; the same for the same seed. */
+export function syntheticTexts(count: number, seed = 1, words = 40): string[] {
+  const random = createRandom(seed);
+  const lexicon = Array.from({ length: 400 }, () =>
+    Array.from({ length: 2 + random.below(7) }, () => 'etaoinshrdlucmfw'[random.below(16)]).join(''),
+  );
+  const word = () => lexicon[Math.floor(lexicon.length * random.next() ** 2)];
+  return Array.from({ length: count }, () => `${Array.from({ length: words }, word).join(' ')}.`);
+}
+
+/** A tokenizer whose tokens are <|endoftext|> = 0 and the letters a.. in order from 1; no byte is missing for these. */
+export function letterTokenizer(letters = 26, eos = true): Tokenizer {
+  const alphabet = Array.from({ length: letters }, (_, i) => String.fromCharCode(97 + i));
+  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
+  return new Tokenizer({
+    added_tokens: eos ? [{ id: 0, content: '<|endoftext|>' }] : [],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: {
+      type: 'BPE',
+      unk_token: null,
+      vocab: Object.fromEntries([
+        ['<|endoftext|>', 0],
+        ...alphabet.map((letter, i) => [letter, i + 1]),
+      ]) as object,
+      merges: [],
+    },
+  });
+}
