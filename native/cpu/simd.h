@@ -38,7 +38,7 @@ template <typename V, typename T>
 inline void store(T* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
-inline VecF splat(float x) { return VecF{} + x; }
+inline VecF splat(float x) { return x - VecF{}; }  // x - 0 is x for every x, so it costs no addition
 
 inline float bitsToFloat(int32_t i) {
   float f;
