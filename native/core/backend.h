@@ -137,8 +137,9 @@ struct GatherGatesBackwardArgs {  // dprobs [N, E] = scatter of dgates
 };
 struct RouterLossArgs {
   // logits, probs [N, E] acc, gates [N, K] acc, experts [N, K] i32, mask [N] i32 or absent (0 leaves a token out).
-  // out [4] acc: mi, switch without its z term, z (mean squared logsumexp), concentration (marginal entropy).
-  // stats acc [3, E]: sum of p per expert, sum of (gate > 0) per expert, {tokens, mean entropy, unused...}.
+  // out [4] acc: mi, switch without its z term, z (mean squared logsumexp), concentration (marginal entropy); all 0
+  // without tokens. stats acc [3, E], over the tokens that count: sum of p, number of choices with gate > 0, sum of
+  // gates.
   View logits, probs, gates, experts, mask, out, stats;
 };
 struct RouterLossBackwardArgs {  // dout [4] -> dlogits [N, E]
@@ -219,23 +220,26 @@ struct CacheAppendArgs {  // copies in [B, T, W] to cache[:, start : start + T, 
   int64_t start;
 };
 
-struct GradNormArgs {  // norm [1] acc: the 2-norm over all tensors; finite [1] i32: 1 when it is a finite number
+// gradNorm, clip and adamW divide each tensor into blocks of this many elements, the last one shorter.
+constexpr int64_t kTensorBlock = 1 << 16;
+struct GradNormArgs {
+  // norm [1] f32 (f64 if a tensor is): the 2-norm over all tensors; finite [1] i32: 1 when it is a finite number.
   std::vector<View> tensors;
-  View partial;  // workspace f64
+  View partial;  // workspace f64, one per block of each tensor
   View norm, finite;
 };
-struct ClipArgs {  // g *= min(1, maxNorm / (norm + 1e-6)), in place
+struct ClipArgs {  // g *= min(1, maxNorm / (norm + 1e-6)), in place; nothing changes when norm is not finite
   std::vector<View> tensors;
   View norm;
   double maxNorm;
 };
 struct AdamWArgs {
-  // One fused update over parallel lists. m and v in acc; master (f32) for bf16 parameters, else empty.
-  // Nothing changes when finite [1] i32 is given and 0.
-  std::vector<View> parameters, gradients, m, v, master;
+  // One fused update over parallel lists. Gradients are in the parameter's dtype or its acc, m and v in acc; master is
+  // f32 where the parameter is bf16, absent elsewhere. step [1] i32: updates done so far, raised by one before it
+  // enters the bias correction. Nothing changes, step included, when finite [1] i32 is given and 0.
+  std::vector<View> parameters, gradients, m, v, master, step;
   View finite;
   double lr, beta1, beta2, eps, weightDecay;
-  int64_t step;  // from 1, for the bias correction
 };
 
 struct SampleArgs {

@@ -1,6 +1,7 @@
 #pragma once
-// Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): a bijection
-// of a 128-bit counter under a 64-bit key, so a random number is a pure function of (seed, stream, index).
+// Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): a
+// bijection of a 128-bit counter under a 64-bit key, so a random number is a pure function of (seed, stream,
+// index).
 #include <cstdint>
 
 #include "cpu/cpu_backend.h"
@@ -29,7 +30,9 @@ inline PhiloxBlock philox(RandomKey key, uint64_t index) {
 }
 
 // Uniform in [0, 1): 24 random bits in f32, 53 in f64.
-inline float uniform01(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+inline float uniform01(uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
 inline double uniform01(uint32_t high, uint32_t low) {
   return static_cast<double>((static_cast<uint64_t>(high) << 32 | low) >> 11) * 0x1p-53;
 }

@@ -29,25 +29,13 @@ void CpuBackend::crossEntropy(const CrossEntropyArgs&) { absent("crossEntropy");
 void CpuBackend::crossEntropyBackward(const CrossEntropyBackwardArgs&) { absent("crossEntropyBackward"); }
 void CpuBackend::linearCrossEntropy(const LinearCrossEntropyArgs&) { absent("linearCrossEntropy"); }
 void CpuBackend::dropout(const DropoutArgs&) { absent("dropout"); }
-void CpuBackend::route(const RouteArgs&) { absent("route"); }
-void CpuBackend::routePlan(const RoutePlanArgs&) { absent("routePlan"); }
-void CpuBackend::gatherGates(const GatherGatesArgs&) { absent("gatherGates"); }
-void CpuBackend::gatherGatesBackward(const GatherGatesBackwardArgs&) { absent("gatherGatesBackward"); }
-void CpuBackend::routerLoss(const RouterLossArgs&) { absent("routerLoss"); }
-void CpuBackend::routerLossBackward(const RouterLossBackwardArgs&) { absent("routerLossBackward"); }
 void CpuBackend::groupedGemm(const GroupedGemmArgs&) { absent("groupedGemm"); }
 void CpuBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) { absent("groupedGemmWeightGrad"); }
-void CpuBackend::combine(const CombineArgs&) { absent("combine"); }
-void CpuBackend::combineBackward(const CombineBackwardArgs&) { absent("combineBackward"); }
 void CpuBackend::attention(const AttentionArgs&) { absent("attention"); }
 void CpuBackend::attentionBackward(const AttentionBackwardArgs&) { absent("attentionBackward"); }
 int64_t CpuBackend::attentionWorkspace(AttentionKind, const AttentionShape&) const { absent("attentionWorkspace"); }
 void CpuBackend::attentionWeights(const AttentionWeightsArgs&) { absent("attentionWeights"); }
 void CpuBackend::rotary(const RotaryArgs&) { absent("rotary"); }
 void CpuBackend::cacheAppend(const CacheAppendArgs&) { absent("cacheAppend"); }
-void CpuBackend::gradNorm(const GradNormArgs&) { absent("gradNorm"); }
-void CpuBackend::clip(const ClipArgs&) { absent("clip"); }
-void CpuBackend::adamW(const AdamWArgs&) { absent("adamW"); }
-void CpuBackend::sample(const SampleArgs&) { absent("sample"); }
 
 }  // MF_CPU_NAMESPACE
