@@ -195,6 +195,30 @@ test('impossible training is refused', async (t) => {
   });
 });
 
+test('truncation and padding asked for in a file are not applied', async (t) => {
+  const dir = await temporaryDir(t);
+  await trained.save(dir);
+  const file = path.join(dir, 'tokenizer.json');
+  const json = JSON.parse(await readFile(file, 'utf8')) as object;
+  const truncation = { direction: 'Right', max_length: 5, strategy: 'LongestFirst', stride: 0 };
+  const padding = {
+    strategy: { Fixed: 9 },
+    direction: 'Right',
+    pad_id: 0,
+    pad_type_id: 0,
+    pad_token: '<|endoftext|>',
+  };
+  await writeFile(
+    file,
+    JSON.stringify({ ...json, truncation, padding: { ...padding, pad_to_multiple_of: null } }),
+  );
+  const tokenizer = await Tokenizer.fromFile(dir);
+  for (const text of [texts[0] ?? '', 'x']) {
+    t.deepEqual(await tokenizer.encodeBatch([text]), [trained.encode(text)]);
+    t.deepEqual(tokenizer.encode(text), trained.encode(text));
+  }
+});
+
 test.serial('without the native package encodeBatch works and training says what to install', async (t) => {
   const module = Module as unknown as { _resolveFilename: (request: string, ...rest: unknown[]) => string };
   const original = module._resolveFilename;

@@ -21,7 +21,7 @@ export class DecodeStream {
 
   /** Takes the next id or ids; returns the text that became certain, possibly ''. */
   push(ids: number | readonly number[]): string {
-    this.#pending.push(...(typeof ids === 'number' ? [ids] : ids));
+    this.#pending = this.#pending.concat(ids);
     const delta = this.#delta();
     return delta.endsWith(REPLACEMENT) ? '' : this.#emit(delta);
   }

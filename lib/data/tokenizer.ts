@@ -169,12 +169,7 @@ export class Tokenizer {
   }
 
   #nativeBackend(): NativeBackend | undefined {
-    if (this.#native === null) {
-      this.#native = loadNativeTokenizers()?.Tokenizer.fromString(JSON.stringify(this.#json));
-      // A file may ask for truncation or padding, which the native package alone would apply.
-      this.#native?.disableTruncation();
-      this.#native?.disablePadding();
-    }
+    if (this.#native === null) this.#native = openNative(this.#json);
     return this.#native;
   }
 
@@ -190,6 +185,19 @@ export class Tokenizer {
   #firstKnown(tokens: readonly string[]): number | undefined {
     const known = tokens.find((token) => this.#json.added_tokens.some((added) => added.content === token));
     return known === undefined ? undefined : this.tokenToId(known);
+  }
+}
+
+/** The native tokenizer; undefined where it is not installed or is stricter about a file than the JavaScript one. */
+function openNative(json: TokenizerJson): NativeBackend | undefined {
+  try {
+    const native = loadNativeTokenizers()?.Tokenizer.fromString(JSON.stringify(json));
+    // A file may ask for truncation or padding, which the native package alone would apply.
+    native?.disableTruncation();
+    native?.disablePadding();
+    return native;
+  } catch {
+    return undefined;
   }
 }
 

@@ -22,9 +22,13 @@ export function syntheticTexts(count: number, seed = 1, words = 40): string[] {
   return Array.from({ length: count }, () => `${Array.from({ length: words }, word).join(' ')}.`);
 }
 
-/** A tokenizer whose tokens are <|endoftext|> = 0 and the letters a.. in order from 1; no byte is missing for these. */
-export function letterTokenizer(letters = 26, eos = true): Tokenizer {
-  const alphabet = Array.from({ length: letters }, (_, i) => String.fromCharCode(97 + i));
+/** A tokenizer of <|endoftext|> = 0 and the letters from a on as `before` + 1, + 2 ...; it has no other characters. */
+export function letterTokenizer(letters = 26, eos = true, before = 0): Tokenizer {
+  const tokens = [
+    '<|endoftext|>',
+    ...Array.from({ length: before }, (_, i) => `<${i}>`),
+    ...Array.from({ length: letters }, (_, i) => String.fromCharCode(97 + i)),
+  ];
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
   return new Tokenizer({
     added_tokens: eos ? [{ id: 0, content: '<|endoftext|>' }] : [],
@@ -35,10 +39,7 @@ export function letterTokenizer(letters = 26, eos = true): Tokenizer {
     model: {
       type: 'BPE',
       unk_token: null,
-      vocab: Object.fromEntries([
-        ['<|endoftext|>', 0],
-        ...alphabet.map((letter, i) => [letter, i + 1]),
-      ]) as object,
+      vocab: Object.fromEntries(tokens.map((x, id) => [x, id])),
       merges: [],
     },
   });
