@@ -51,7 +51,9 @@ void systemFree(void* data, size_t bytes) {
   static_cast<void>(bytes);
 }
 
-std::string megabytes(size_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
+std::string megabytes(size_t bytes) {
+  return std::to_string((bytes + 999'999) / 1'000'000) + " MB";
+}
 
 }  // namespace
 
@@ -84,6 +86,7 @@ Storage* Allocator::allocate(size_t bytes) {
   if (!storage) fail(bytes);
   storage->references = 1;
   stats_.live += storage->capacity;
+  stats_.total += storage->capacity;
   stats_.peak = std::max(stats_.peak, stats_.live);
   ++stats_.blocks;
   return storage;

@@ -21,7 +21,8 @@ struct Storage {
   size_t capacity = 0;
   int64_t references = 0;
   Allocator* owner = nullptr;
-  // Set while the block's content is the result of failed or skipped work. The stream's thread alone touches it.
+  // Set while the block's content is the result of failed or skipped work. The stream's thread alone touches
+  // it.
   std::shared_ptr<const Error> poison;
 };
 
@@ -30,13 +31,15 @@ struct MemoryStats {
   size_t peak = 0;    // highest live so far
   size_t cached = 0;  // bytes of free blocks kept for reuse
   size_t blocks = 0;  // live blocks
+  size_t total = 0;   // bytes handed out since the start
 };
 
-// A caching allocator for one stream. A freed block may be handed out at once: the work that still reads it was
-// enqueued earlier and runs earlier. All methods belong to the JavaScript thread.
+// A caching allocator for one stream. A freed block may be handed out at once: the work that still reads it
+// was enqueued earlier and runs earlier. All methods belong to the JavaScript thread.
 class Allocator {
  public:
-  // Called when memory is short, before giving up: must wait until no enqueued work is left, and may free tensors.
+  // Called when memory is short, before giving up: must wait until no enqueued work is left, and may free
+  // tensors.
   using Reclaim = std::function<void()>;
 
   explicit Allocator(Reclaim drain, Reclaim sweep) : drain_(std::move(drain)), sweep_(std::move(sweep)) {}

@@ -1,8 +1,8 @@
 #pragma once
-// The interface every device implements: one virtual method and one argument struct per op. Arguments were checked
-// by native/ops; outputs and workspaces are allocated. Memory is contiguous and row-major. Shapes are in the
-// comments: B sequences, T positions, N = B*T tokens, D width, E experts, K experts per token, R = N*K routed rows,
-// H heads, C head width, F expert hidden width, V vocabulary. "acc" is f32 (f64 in f64 models).
+// The interface every device implements: one virtual method and one argument struct per op. Arguments were
+// checked by native/ops; outputs and workspaces are allocated. Memory is contiguous and row-major. Shapes are
+// in the comments: B sequences, T positions, N = B*T tokens, D width, E experts, K experts per token, R = N*K
+// routed rows, H heads, C head width, F expert hidden width, V vocabulary. "acc" is f32 (f64 in f64 models).
 #include <cstdint>
 #include <vector>
 
@@ -31,7 +31,21 @@ struct RandomArgs {
   RandomKey key;
 };
 
-enum class UnaryKind : int { Gelu, GeluNew, Silu, Relu, Sigmoid, Tanh, Exp, Log, Sqrt, Square, Neg, Abs, Softplus };
+enum class UnaryKind : int {
+  Gelu,
+  GeluNew,
+  Silu,
+  Relu,
+  Sigmoid,
+  Tanh,
+  Exp,
+  Log,
+  Sqrt,
+  Square,
+  Neg,
+  Abs,
+  Softplus
+};
 struct UnaryArgs {
   UnaryKind kind;
   View x, out;
@@ -67,7 +81,8 @@ struct RowDotArgs {  // out[r] = sum_c a[r, c] b[r, c]; out is acc
 struct EmbeddingArgs {  // weight [V, D], ids [N] i32 or i64 -> out [N, D]; an id outside [0, V) is an error
   View weight, ids, out;
 };
-struct EmbeddingBackwardArgs {  // dweight [V, D] = sum over the tokens of each id in rising order; zeros elsewhere
+struct EmbeddingBackwardArgs {  // dweight [V, D] = sum over the tokens of each id in rising order; zeros
+                                // elsewhere
   View dy, ids, dweight;
 };
 
@@ -98,8 +113,8 @@ struct SoftmaxBackwardArgs {
 };
 
 struct CrossEntropyArgs {
-  // logits [N, V] acc, labels [N] i32 or i64 with -100 ignored. loss [1] acc is the mean over the counted labels
-  // (0 without any); lse [N] acc; count [1] acc.
+  // logits [N, V] acc, labels [N] i32 or i64 with -100 ignored. loss [1] acc is the mean over the counted
+  // labels (0 without any); lse [N] acc; count [1] acc.
   View logits, labels, loss, lse, count;
 };
 struct CrossEntropyBackwardArgs {  // dlogits = (softmax - onehot) * dloss / count
@@ -107,8 +122,8 @@ struct CrossEntropyBackwardArgs {  // dlogits = (softmax - onehot) * dloss / cou
 };
 struct LinearCrossEntropyArgs {
   // Fused LM head: x [N, D], weight [V, D], labels [N]; never holds [N, V]. loss, count [1] acc.
-  // When dx and dweight are given they receive the gradients for dloss = 1. workspace: acc [chunk, V] in `logits`,
-  // `dlogits` [chunk, V] in x's dtype; chunk rows are done at a time.
+  // When dx and dweight are given they receive the gradients for dloss = 1. workspace: acc [chunk, V] in
+  // `logits`, `dlogits` [chunk, V] in x's dtype; chunk rows are done at a time.
   View x, weight, labels, loss, count, dx, dweight, logits, dlogits, lse;
 };
 
@@ -119,14 +134,15 @@ struct DropoutArgs {  // out = keep ? x / (1 - p) : 0; the mask is a function of
 };
 
 struct RouteArgs {
-  // probs [N, E] acc -> experts [N, K] i32 (falling probability, lower index first on ties), gates [N, K] acc;
-  // the last `sample` of K are drawn without replacement from the rest in proportion to p + 1e-6.
+  // probs [N, E] acc -> experts [N, K] i32 (falling probability, lower index first on ties), gates [N, K]
+  // acc; the last `sample` of K are drawn without replacement from the rest in proportion to p + 1e-6.
   View probs, experts, gates;
   int64_t sample;
   RandomKey key;
 };
 struct RoutePlanArgs {
-  // experts [N, K] i32 -> offsets [E + 1] i32, order [R] i32 (sorted row -> slot row n*K + k, stable), inverse [R] i32.
+  // experts [N, K] i32 -> offsets [E + 1] i32, order [R] i32 (sorted row -> slot row n*K + k, stable),
+  // inverse [R] i32.
   View experts, offsets, order, inverse;
 };
 struct GatherGatesArgs {  // gates [N, K] = probs[n, experts[n, k]]
@@ -136,10 +152,10 @@ struct GatherGatesBackwardArgs {  // dprobs [N, E] = scatter of dgates
   View dgates, experts, dprobs;
 };
 struct RouterLossArgs {
-  // logits, probs [N, E] acc, gates [N, K] acc, experts [N, K] i32, mask [N] i32 or absent (0 leaves a token out).
-  // out [4] acc: mi, switch without its z term, z (mean squared logsumexp), concentration (marginal entropy); all 0
-  // without tokens. stats acc [3, E], over the tokens that count: sum of p, number of choices with gate > 0, sum of
-  // gates.
+  // logits, probs [N, E] acc, gates [N, K] acc, experts [N, K] i32, mask [N] i32 or absent (0 leaves a token
+  // out). out [4] acc: mi, switch without its z term, z (mean squared logsumexp), concentration (marginal
+  // entropy); all 0 without tokens. stats acc [3, E], over the tokens that count: sum of p, number of choices
+  // with gate > 0, sum of gates.
   View logits, probs, gates, experts, mask, out, stats;
 };
 struct RouterLossBackwardArgs {  // dout [4] -> dlogits [N, E]
@@ -151,7 +167,8 @@ struct RouterLossBackwardArgs {  // dout [4] -> dlogits [N, E]
 enum class RowMap : int { Sorted, Slot, Token };
 enum class Epilogue : int { None, Activation, ActivationGrad };
 struct GroupedGemmArgs {
-  // x [.., in], w [E, in, out] (or [E, out, in] with transposeW) -> out [R, out]. Dense: E = 1, no order, no offsets.
+  // x [.., in], w [E, in, out] (or [E, out, in] with transposeW) -> out [R, out]. Dense: E = 1, no order, no
+  // offsets.
   View x, w, out, order, offsets;
   RowMap xRows, outRows;
   int64_t topK;
@@ -173,7 +190,8 @@ struct CombineArgs {  // y [R, D] in slot rows, gates [N, K] acc or absent (1) -
   View y, gates, out;
   int64_t topK;
 };
-struct CombineBackwardArgs {  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y (absent without gates)
+struct CombineBackwardArgs {  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y (absent
+                              // without gates)
   View dout, y, gates, dy, dgates;
   int64_t topK;
 };
@@ -181,14 +199,14 @@ struct CombineBackwardArgs {  // dy [R, D] = gate * dout[token]; dgates [N, K] =
 enum class AttentionKind : int { StickBreaking, Softmax };
 struct AttentionShape {
   int64_t B, Tq, Tk, K, H, C;  // K query groups share the keys of a head
-  int64_t keyCapacity;         // rows per sequence in the memory of k and v (>= Tk): a cache larger than its content
+  int64_t keyCapacity;  // rows per sequence in the memory of k and v (>= Tk): a cache larger than its content
 };
 struct AttentionArgs {
-  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]. Query i stands at key position
-  // i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out. documentStart [B, Tq] i32 or absent: first key
-  // position a query may see. attendCurrent and remainder: stick-breaking only. scale = 1 / sqrt(C).
-  // stickR [B, Tq, K, H] acc and live [B, Tq, K, H] i32 (stick-breaking) or lse [B, Tq, K, H] in stickR (softmax)
-  // are kept for backward; absent when no gradient is wanted.
+  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]. Query i stands at key
+  // position i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out. documentStart [B, Tq] i32 or
+  // absent: first key position a query may see. attendCurrent and remainder: stick-breaking only. scale = 1 /
+  // sqrt(C). stickR [B, Tq, K, H] acc and live [B, Tq, K, H] i32 (stick-breaking) or lse [B, Tq, K, H] in
+  // stickR (softmax) are kept for backward; absent when no gradient is wanted.
   AttentionKind kind;
   AttentionShape shape;
   View q, k, v, keyMask, documentStart, out, stickR, live;
@@ -215,7 +233,8 @@ struct RotaryArgs {
   double base;
   bool inverse;
 };
-struct CacheAppendArgs {  // copies in [B, T, W] to cache[:, start : start + T, :] of [B, capacity, W], in place
+struct CacheAppendArgs {  // copies in [B, T, W] to cache[:, start : start + T, :] of [B, capacity, W], in
+                          // place
   View in, cache;
   int64_t start;
 };
@@ -223,7 +242,8 @@ struct CacheAppendArgs {  // copies in [B, T, W] to cache[:, start : start + T, 
 // gradNorm, clip and adamW divide each tensor into blocks of this many elements, the last one shorter.
 constexpr int64_t kTensorBlock = 1 << 16;
 struct GradNormArgs {
-  // norm [1] f32 (f64 if a tensor is): the 2-norm over all tensors; finite [1] i32: 1 when it is a finite number.
+  // norm [1] f32 (f64 if a tensor is): the 2-norm over all tensors; finite [1] i32: 1 when it is a finite
+  // number.
   std::vector<View> tensors;
   View partial;  // workspace f64, one per block of each tensor
   View norm, finite;
@@ -234,17 +254,18 @@ struct ClipArgs {  // g *= min(1, maxNorm / (norm + 1e-6)), in place; nothing ch
   double maxNorm;
 };
 struct AdamWArgs {
-  // One fused update over parallel lists. Gradients are in the parameter's dtype or its acc, m and v in acc; master is
-  // f32 where the parameter is bf16, absent elsewhere. step [1] i32: updates done so far, raised by one before it
-  // enters the bias correction. Nothing changes, step included, when finite [1] i32 is given and 0.
+  // One fused update over parallel lists. Gradients are in the parameter's dtype or its acc, m and v in acc;
+  // master is f32 where the parameter is bf16, absent elsewhere. step [1] i32: updates done so far, raised by
+  // one before it enters the bias correction. Nothing changes, step included, when finite [1] i32 is given
+  // and 0.
   std::vector<View> parameters, gradients, m, v, master, step;
   View finite;
   double lr, beta1, beta2, eps, weightDecay;
 };
 
 struct SampleArgs {
-  // logits [B, V] acc -> out [B] i32. history [B, S] i32 (-1 is padding) for the repetition penalty, or absent.
-  // temperature 0 takes the first maximum. topK 0 and topP 1 are off.
+  // logits [B, V] acc -> out [B] i32. history [B, S] i32 (-1 is padding) for the repetition penalty, or
+  // absent. temperature 0 takes the first maximum. topK 0 and topP 1 are off.
   View logits, history, out;
   double temperature, topP, repetitionPenalty;
   int64_t topK;

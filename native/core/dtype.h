@@ -70,9 +70,12 @@ constexpr const char* dtypeName(DType dtype) {
   return "?";
 }
 
-constexpr bool isFloat(DType dtype) { return dtype <= DType::bf16; }
+constexpr bool isFloat(DType dtype) {
+  return dtype <= DType::bf16;
+}
 
-// The type that sums, router, losses and optimizer state use beside values of type T: f32 for f32 and bf16, f64 for f64.
+// The type that sums, router, losses and optimizer state use beside values of type T: f32 for f32 and bf16,
+// f64 for f64.
 template <typename T>
 struct AccumulateOf {
   using type = float;
@@ -84,7 +87,9 @@ struct AccumulateOf<double> {
 template <typename T>
 using Accumulate = typename AccumulateOf<T>::type;
 
-constexpr DType accumulateDType(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+constexpr DType accumulateDType(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
 
 // Calls f.template operator()<T>() with the C++ type of a floating dtype: f64, f32 or bf16.
 template <typename F>

@@ -42,7 +42,9 @@ struct Pool::Job {
   std::exception_ptr error;
 };
 
-void setStopFlag(const std::atomic<bool>* flag) { stopFlag = flag; }
+void setStopFlag(const std::atomic<bool>* flag) {
+  stopFlag = flag;
+}
 
 void* threadScratch(size_t bytes) {
   thread_local std::unique_ptr<void, FreeDeleter> memory;
@@ -68,7 +70,9 @@ Pool::Pool() {
   threads_.store(hardware == 0 ? 1 : static_cast<int>(hardware), std::memory_order_relaxed);
 }
 
-void Pool::setThreads(int count) { threads_.store(count, std::memory_order_relaxed); }
+void Pool::setThreads(int count) {
+  threads_.store(count, std::memory_order_relaxed);
+}
 
 void Pool::startWorkers(int count) {
   while (started_ < count) {

@@ -7,8 +7,9 @@
 
 namespace mf {
 
-// The process's worker threads. One job runs at a time; a second stream that finds the pool busy works through its
-// job alone. Which thread takes which task is not determined, so a task must write only what is its own.
+// The process's worker threads. One job runs at a time; a second stream that finds the pool busy works
+// through its job alone. Which thread takes which task is not determined, so a task must write only what is
+// its own.
 class Pool {
  public:
   static Pool& instance();  // never destroyed: its threads live until the process ends
@@ -36,9 +37,9 @@ class Pool {
   void workerLoop(int index);
   static void work(Job& job);
 
-  std::mutex owner_;           // held by the stream whose job runs
-  std::atomic<int> threads_;   // wanted
-  int started_ = 0;            // workers that exist; grows only, under owner_
+  std::mutex owner_;          // held by the stream whose job runs
+  std::atomic<int> threads_;  // wanted
+  int started_ = 0;           // workers that exist; grows only, under owner_
   Job* job_ = nullptr;
   // bits 0-14: workers inside the job; bit 15: the job is open; from bit 16: the job's number.
   alignas(64) std::atomic<uint32_t> state_{0};
@@ -47,7 +48,8 @@ class Pool {
 // Set by a stream for the work it runs; parallelFor skips the remaining tasks once it is true.
 void setStopFlag(const std::atomic<bool>* flag);
 
-// Memory of this thread, at least `bytes`, 64-byte aligned, kept until the thread ends. A later call may reuse it.
+// Memory of this thread, at least `bytes`, 64-byte aligned, kept until the thread ends. A later call may
+// reuse it.
 void* threadScratch(size_t bytes);
 
 }  // namespace mf

@@ -31,7 +31,9 @@ Stream::Stream(std::unique_ptr<Backend> backend, std::function<void()> notify, s
       allocator_([this] { drain(); }, std::move(sweep)),
       thread_(&Stream::loop, this) {}
 
-Stream::~Stream() { close(); }
+Stream::~Stream() {
+  close();
+}
 
 void Stream::enqueue(std::unique_ptr<Command> command) {
   if (closed_ || !waitForRoom()) return;
@@ -55,7 +57,9 @@ bool Stream::waitForRoom() {
   return false;
 }
 
-void Stream::signal(uint64_t token, std::vector<Storage*> reads) { read(token, std::move(reads), {}); }
+void Stream::signal(uint64_t token, std::vector<Storage*> reads) {
+  read(token, std::move(reads), {});
+}
 
 void Stream::read(uint64_t token, std::vector<Storage*> reads, std::function<void()> copy) {
   auto wait = std::make_unique<Wait>();

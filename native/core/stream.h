@@ -14,7 +14,8 @@
 
 namespace mf {
 
-// One piece of enqueued work. A command whose input is poisoned does not run; its outputs are then poisoned too.
+// One piece of enqueued work. A command whose input is poisoned does not run; its outputs are then poisoned
+// too.
 struct Command {
   const char* op = "";
   std::vector<Storage*> reads, writes;
@@ -31,7 +32,8 @@ struct Completion {
   std::shared_ptr<const Error> error;
 };
 
-// An in-order queue with a thread of its own. Methods belong to the JavaScript thread unless they say otherwise.
+// An in-order queue with a thread of its own. Methods belong to the JavaScript thread unless they say
+// otherwise.
 class Stream {
  public:
   // notify: called on the stream's thread when completions are ready; must not block.
@@ -48,7 +50,8 @@ class Stream {
   void enqueue(std::unique_ptr<Command> command);
   // A completion with this token follows once everything before has run; it carries the poison of `reads`.
   void signal(uint64_t token, std::vector<Storage*> reads);
-  // As signal, after copying from the stream: `copy` runs on the stream's thread if nothing in `reads` is poisoned.
+  // As signal, after copying from the stream: `copy` runs on the stream's thread if nothing in `reads` is
+  // poisoned.
   void read(uint64_t token, std::vector<Storage*> reads, std::function<void()> copy);
   std::vector<Completion> takeCompletions();
 

@@ -18,7 +18,10 @@ class Tensor {
     if (storage_) ++storage_->references;
   }
   Tensor(Tensor&& o) noexcept
-      : storage_(std::exchange(o.storage_, nullptr)), offset_(o.offset_), dtype_(o.dtype_), shape_(o.shape_) {}
+      : storage_(std::exchange(o.storage_, nullptr)),
+        offset_(o.offset_),
+        dtype_(o.dtype_),
+        shape_(o.shape_) {}
   Tensor& operator=(Tensor o) noexcept {
     std::swap(storage_, o.storage_);
     offset_ = o.offset_;

@@ -30,7 +30,8 @@ struct Shape {
   }
 };
 
-// What a kernel sees of a tensor: contiguous row-major memory. A null `data` stands for an absent optional argument.
+// What a kernel sees of a tensor: contiguous row-major memory. A null `data` stands for an absent optional
+// argument.
 struct View {
   void* data = nullptr;
   DType dtype = DType::f32;

@@ -67,6 +67,8 @@ InstructionSets instructionSets() {
   return sets;
 }
 
-std::unique_ptr<Backend> createBackend() { return std::unique_ptr<Backend>(choose().create()); }
+std::unique_ptr<Backend> createBackend() {
+  return std::unique_ptr<Backend>(choose().create());
+}
 
 }  // namespace mf::cpu

@@ -14,7 +14,8 @@ struct InstructionSets {
   bool bf16Dot;  // vdpbf16ps is used
 };
 
-// Chooses the widest supported set, or the one that MODULEFORMER_ISA names; throws Error(Value) if that is absent.
+// Chooses the widest supported set, or the one that MODULEFORMER_ISA names; throws Error(Value) if that is
+// absent.
 InstructionSets instructionSets();
 std::unique_ptr<Backend> createBackend();
 

@@ -1,0 +1,150 @@
+#include "napi/environment.h"
+
+#include "core/pool.h"
+#include "cpu/select.h"
+
+namespace mf::napi {
+namespace {
+
+constexpr size_t kSweepEvery = size_t{64} << 20;
+constexpr int64_t kReportEvery = int64_t{4} << 20;
+
+napi_value noop(napi_env, napi_callback_info) {
+  return nullptr;
+}
+
+}  // namespace
+
+Environment& Environment::of(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return *static_cast<Environment*>(data);
+}
+
+Environment::Environment(Napi::Env env) : env_(env) {
+  napi_value name, function;
+  napi_create_string_utf8(env, "moduleformer", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, onSignal,
+                                  &signal_);
+  napi_unref_threadsafe_function(env, signal_);
+  napi_create_function(env, "noop", NAPI_AUTO_LENGTH, noop, nullptr, &function);
+  napi_create_reference(env, function, 1, &noop_);
+  context.streams[static_cast<int>(Device::Cpu)] = std::make_unique<Stream>(
+      cpu::createBackend(), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
+  napi_set_instance_data(
+      env, this, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);
+  // Last in, first out: this runs before the thread-safe function and the instance data are finalised.
+  napi_add_env_cleanup_hook(
+      env, [](void* data) { static_cast<Environment*>(data)->shutDown(); }, this);
+}
+
+Environment::~Environment() = default;
+
+void Environment::shutDown() {
+  for (auto& stream : context.streams)
+    if (stream) stream->close();
+  napi_release_threadsafe_function(signal_, napi_tsfn_abort);
+}
+
+void Environment::notify() {
+  if (!signalled_.exchange(true)) napi_call_threadsafe_function(signal_, nullptr, napi_tsfn_nonblocking);
+}
+
+void Environment::onSignal(napi_env env, napi_value, void* context, void*) {
+  if (!env) return;
+  auto* self = static_cast<Environment*>(context);
+  self->signalled_.store(false);
+  self->settle();
+}
+
+// While a worker is being terminated every call into JavaScript fails: then the rest is only freed.
+void Environment::settle() {
+  bool alive = true;
+  for (auto& stream : context.streams) {
+    if (!stream) continue;
+    for (const Completion& completion : stream->takeCompletions()) {
+      const auto found = pending_.find(completion.token);
+      if (found == pending_.end()) continue;
+      const Pending pending = found->second;
+      pending_.erase(found);
+      if (pending.pinned) napi_delete_reference(env_, pending.pinned);
+      if (!alive) continue;
+      napi_value value = nullptr;
+      if (completion.error) {
+        value = makeError(*completion.error);
+        alive = value && napi_reject_deferred(env_, pending.deferred, value) == napi_ok;
+      } else {
+        alive = napi_get_undefined(env_, &value) == napi_ok &&
+                napi_resolve_deferred(env_, pending.deferred, value) == napi_ok;
+      }
+    }
+  }
+  if (pending_.empty()) napi_unref_threadsafe_function(env_, signal_);
+}
+
+napi_value Environment::wait(Stream& stream, std::vector<Storage*> reads, napi_value pinned,
+                             std::function<void()> copy) {
+  napi_value promise = nullptr;
+  Pending pending{};
+  if (napi_create_promise(env_, &pending.deferred, &promise) != napi_ok) return nullptr;
+  if (pinned) napi_create_reference(env_, pinned, 1, &pending.pinned);
+  if (pending_.empty()) napi_ref_threadsafe_function(env_, signal_);
+  const uint64_t token = nextToken_++;
+  pending_.emplace(token, pending);
+  stream.read(token, std::move(reads), std::move(copy));
+  return promise;
+}
+
+bool Environment::callNoop() {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env_, &scope) != napi_ok) return false;
+  napi_value function, receiver;
+  const bool alive = napi_get_reference_value(env_, noop_, &function) == napi_ok &&
+                     napi_get_undefined(env_, &receiver) == napi_ok &&
+                     napi_call_function(env_, receiver, function, 0, nullptr, nullptr) == napi_ok;
+  napi_close_handle_scope(env_, scope);
+  return alive;
+}
+
+void Environment::sweep() {
+  handles.sweep(env_);
+  sweptAt_ = context.stream(Device::Cpu).allocator().stats().total;
+}
+
+void Environment::noteAllocations() {
+  const MemoryStats& stats = context.stream(Device::Cpu).allocator().stats();
+  const auto live = static_cast<int64_t>(stats.live);
+  if (live - reported_ > kReportEvery || reported_ - live > kReportEvery) {
+    int64_t adjusted;
+    napi_adjust_external_memory(env_, live - reported_, &adjusted);
+    reported_ = live;
+  }
+  if (stats.total - sweptAt_ > kSweepEvery) sweep();
+}
+
+void Environment::setErrorClasses(Napi::Array classes) {
+  for (uint32_t i = 0; i < std::size(errorClasses_); ++i)
+    napi_create_reference(env_, classes.Get(i), 1, &errorClasses_[i]);
+}
+
+napi_value Environment::makeError(const Error& error) {
+  napi_value constructor = nullptr, message = nullptr, result = nullptr;
+  if (napi_create_string_utf8(env_, error.what(), NAPI_AUTO_LENGTH, &message) != napi_ok) return nullptr;
+  const napi_ref reference = errorClasses_[static_cast<int>(error.kind())];
+  if (!reference) {
+    napi_create_error(env_, nullptr, message, &result);
+    return result;
+  }
+  if (napi_get_reference_value(env_, reference, &constructor) != napi_ok ||
+      napi_new_instance(env_, constructor, 1, &message, &result) != napi_ok)
+    return nullptr;
+  return result;
+}
+
+napi_value Environment::throwError(const Error& error) {
+  napi_value value = makeError(error);
+  if (value) napi_throw(env_, value);
+  return nullptr;
+}
+
+}  // namespace mf::napi

@@ -1,0 +1,10 @@
+#pragma once
+#include <node_api.h>
+
+namespace mf::napi {
+
+void registerOps(napi_env env, napi_value exports);     // ops.cc
+void registerTensor(napi_env env, napi_value exports);  // tensor.cc
+void registerSystem(napi_env env, napi_value exports);  // system.cc
+
+}  // namespace mf::napi

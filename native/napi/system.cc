@@ -1,0 +1,96 @@
+// The machine and the process: streams, memory, threads, instruction sets.
+#include "core/pool.h"
+#include "cpu/select.h"
+#include "napi/convert.h"
+#include "napi/registry.h"
+
+namespace mf::napi {
+namespace {
+
+// synchronize(): a promise of everything enqueued so far having run.
+Napi::Value synchronize(const Napi::CallbackInfo& info) {
+  Environment& environment = Environment::of(info.Env());
+  return {info.Env(), environment.wait(environment.context.stream(Device::Cpu), {}, nullptr, {})};
+}
+
+Napi::Value memoryStats(const Napi::CallbackInfo& info) {
+  Environment& environment = Environment::of(info.Env());
+  const MemoryStats& stats = environment.context.stream(Device::Cpu).allocator().stats();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("live", static_cast<double>(stats.live));
+  result.Set("peak", static_cast<double>(stats.peak));
+  result.Set("cached", static_cast<double>(stats.cached));
+  result.Set("blocks", static_cast<double>(stats.blocks));
+  result.Set("tensors", static_cast<double>(environment.handles.size()));
+  return result;
+}
+
+void setMemoryLimit(const Napi::CallbackInfo& info) {
+  const double bytes = info[0].As<Napi::Number>().DoubleValue();
+  Environment::of(info.Env()).context.stream(Device::Cpu).allocator().setLimit(static_cast<size_t>(bytes));
+}
+
+void resetPeakMemory(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).context.stream(Device::Cpu).allocator().resetPeak();
+}
+
+void trimMemory(const Napi::CallbackInfo& info) {
+  Environment& environment = Environment::of(info.Env());
+  environment.sweep();
+  environment.context.stream(Device::Cpu).allocator().trim();
+}
+
+Napi::Value numThreads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), Pool::instance().threads());
+}
+
+void setNumThreads(const Napi::CallbackInfo& info) {
+  Pool::instance().setThreads(info[0].As<Napi::Number>().Int32Value());
+}
+
+Napi::Value instructionSets(const Napi::CallbackInfo& info) {
+  const cpu::InstructionSets sets = cpu::instructionSets();
+  const auto list = [&](const std::vector<std::string>& names) {
+    Napi::Array array = Napi::Array::New(info.Env());
+    for (uint32_t i = 0; i < names.size(); ++i) array.Set(i, names[i]);
+    return array;
+  };
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("built", list(sets.built));
+  result.Set("supported", list(sets.supported));
+  result.Set("chosen", sets.chosen);
+  result.Set("bf16Dot", sets.bf16Dot);
+  return result;
+}
+
+void setErrorClasses(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).setErrorClasses(info[0].As<Napi::Array>());
+}
+
+// For tests: the next kernel of this op fails; fresh outputs hold NaN until their op has run.
+void failNext(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).context.stream(Device::Cpu).failNext(info[0].As<Napi::String>().Utf8Value());
+}
+
+void poisonOutputs(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).context.poisonOutputs = info[0].As<Napi::Boolean>().Value();
+}
+
+}  // namespace
+
+void registerSystem(napi_env env, napi_value exports) {
+  Napi::Object target(env, exports);
+  target.Set("synchronize", Napi::Function::New<synchronize>(env, "synchronize"));
+  target.Set("memoryStats", Napi::Function::New<memoryStats>(env, "memoryStats"));
+  target.Set("setMemoryLimit", Napi::Function::New<setMemoryLimit>(env, "setMemoryLimit"));
+  target.Set("resetPeakMemory", Napi::Function::New<resetPeakMemory>(env, "resetPeakMemory"));
+  target.Set("trimMemory", Napi::Function::New<trimMemory>(env, "trimMemory"));
+  target.Set("numThreads", Napi::Function::New<numThreads>(env, "numThreads"));
+  target.Set("setNumThreads", Napi::Function::New<setNumThreads>(env, "setNumThreads"));
+  target.Set("instructionSets", Napi::Function::New<instructionSets>(env, "instructionSets"));
+  target.Set("setErrorClasses", Napi::Function::New<setErrorClasses>(env, "setErrorClasses"));
+  target.Set("failNext", Napi::Function::New<failNext>(env, "failNext"));
+  target.Set("poisonOutputs", Napi::Function::New<poisonOutputs>(env, "poisonOutputs"));
+}
+
+}  // namespace mf::napi
