@@ -1,0 +1,160 @@
+import { z } from 'zod';
+import {
+  activation,
+  configError,
+  count,
+  nonNegative,
+  parseFields,
+  positive,
+  pretrainedFields,
+  probability,
+  readConfig,
+  size,
+  toJsonFields,
+  tokenId,
+  withFields,
+} from './config-fields.js';
+
+export const GATE_TYPES = ['mlp', 'linear', 'gmm'] as const;
+export const AUX_LOSS_TYPES = ['mi', 'switch'] as const;
+export const PROBLEM_TYPES = [
+  'regression',
+  'single_label_classification',
+  'multi_label_classification',
+] as const;
+
+/** What transformers assumes, and does not write. */
+const DEFAULT_NUM_LABELS = 2;
+
+const schema = z.strictObject({
+  ...pretrainedFields,
+  model_type: z.literal('moduleformer').default('moduleformer'),
+  /** V, the number of token ids. */
+  vocab_size: size().default(50295),
+  /** The context in training, for information: nothing limits the length of a sequence. */
+  block_size: size().default(512),
+  /** The cached context of the reference, for information. */
+  history_length: count().default(512),
+  /** D, the width of the residual stream. */
+  n_embd: size().default(1024),
+  /** L, the number of blocks. */
+  n_layer: size().default(24),
+  /** H, heads inside one attention expert. */
+  n_head: size().default(8),
+  /** A = H * C, the width of one attention expert. */
+  att_hidden: size().default(512),
+  /** F, the width of one MLP expert. */
+  ffd_hidden: size().default(2048),
+  /** Of the MLP experts; the router's is always the exact GELU. */
+  activation_function: activation().default('gelu_new'),
+  /** Dropout on the outputs of both sublayers. */
+  resid_pdrop: probability().default(0),
+  /** Dropout after the embedding. */
+  embd_pdrop: probability().default(0),
+  /** Dropout inside the routers of gate type `mlp`. */
+  moe_pdrop: probability().default(0),
+  /** How many of a token's experts are drawn at random while training instead of being the best. */
+  sample_topk: count().default(0),
+  /** G, the hidden width of routers of gate types `mlp` and `gmm`. */
+  gating_size: size().default(256),
+  /** E of attention. */
+  n_att_experts: size().default(32),
+  /** K of attention. */
+  k_att: size().default(2),
+  /** E of the MLP. */
+  n_mlp_experts: size().default(32),
+  /** K of the MLP. */
+  k_mlp: size().default(2),
+  /** Kept, but without effect, as in the reference: the layer norms use 1e-5. */
+  layer_norm_epsilon: positive().default(1e-5),
+  /** Standard deviation of the initial Linear and Embedding weights. */
+  initializer_range: nonNegative().default(0.02),
+  bos_token_id: tokenId().default(50256),
+  eos_token_id: tokenId().default(50256),
+  pad_token_id: tokenId().default(null),
+  /** How the routers are balanced: mutual information, or the loss of Switch Transformers. */
+  aux_loss_type: z.enum(AUX_LOSS_TYPES).default('mi'),
+  aux_loss_weight: nonNegative().default(0),
+  gate_type: z.enum(GATE_TYPES).default('mlp'),
+  att_func: z.literal('stickbreaking').optional(),
+  /** Whether a token attends to itself. */
+  attend_current: z.boolean().default(true),
+  /** Whether what is left of the stick goes to the token's own value. */
+  attend_remainder: z.boolean().default(false),
+  /** Outputs of a classification head; without it as many as `id2label` has, or 2. */
+  num_labels: size().optional(),
+  problem_type: z.enum(PROBLEM_TYPES).nullable().default(null),
+});
+
+/** What the constructor takes: any of the fields of a config.json, in their spelling. */
+export type ModuleFormerConfigInit = Readonly<z.input<typeof schema>>;
+
+/** All fields, with the defaults filled in. */
+export type ModuleFormerConfigFields = z.output<typeof schema> & { num_labels: number };
+
+/**
+ * The shape and settings of a ModuleFormer: the content of its `config.json`, field for field. What is missing takes
+ * the reference's default; a field that is unknown, or a value that is impossible, is an error. Instances never change.
+ */
+export class ModuleFormerConfig extends withFields<ModuleFormerConfigFields>() {
+  /** @throws {ConfigError} that names every field at fault, what is expected and what was given. */
+  constructor(init: ModuleFormerConfigInit = {}) {
+    const fields = parseFields('ModuleFormerConfig', schema, init);
+    const labels = fields.id2label == null ? undefined : Object.keys(fields.id2label).length;
+    const problems = [...conflicts(fields), ...labelConflicts(fields.num_labels, labels)];
+    if (problems.length > 0) throw configError('ModuleFormerConfig', problems);
+    super({ ...fields, num_labels: fields.num_labels ?? labels ?? DEFAULT_NUM_LABELS });
+    Object.freeze(this);
+  }
+
+  /**
+   * Reads `config.json` in a checkpoint's directory, or a .json file.
+   *
+   * @throws {ConfigError} when it is missing, damaged or refused; the file is named.
+   */
+  static async fromFile(dir: string): Promise<ModuleFormerConfig> {
+    return readConfig(dir, (fields) => new ModuleFormerConfig(fields));
+  }
+
+  /** C, the width of a head. */
+  get headSize(): number {
+    return this.att_hidden / this.n_head;
+  }
+
+  /** Whether keys and values are the normalised input itself, without projections (A = D and H = 1). */
+  get hasIdentityKeys(): boolean {
+    return this.att_hidden === this.n_embd && this.n_head === 1;
+  }
+
+  /** The content of config.json: all fields, those that transformers added included. */
+  toJSON(): Record<string, unknown> {
+    const { num_labels: labels, ...fields } = toJsonFields(this);
+    const implied = fields['id2label'] != null || labels === DEFAULT_NUM_LABELS;
+    return implied ? fields : toJsonFields({ ...fields, num_labels: labels });
+  }
+}
+
+function conflicts(fields: z.output<typeof schema>): string[] {
+  const { att_hidden, n_head, sample_topk } = fields;
+  const problems: string[] = [];
+  if (att_hidden % n_head !== 0) {
+    problems.push(`att_hidden (${att_hidden}) must be a multiple of n_head (${n_head})`);
+  }
+  for (const [k, experts] of [
+    ['k_att', 'n_att_experts'],
+    ['k_mlp', 'n_mlp_experts'],
+  ] as const) {
+    if (fields[k] > fields[experts]) {
+      problems.push(`${k} (${fields[k]}) must be at most ${experts} (${fields[experts]})`);
+    }
+    if (sample_topk > fields[k])
+      problems.push(`sample_topk (${sample_topk}) must be at most ${k} (${fields[k]})`);
+  }
+  return problems;
+}
+
+function labelConflicts(given: number | undefined, named: number | undefined): string[] {
+  if (named === 0) return ['id2label names no label'];
+  if (given === undefined || named === undefined || given === named) return [];
+  return [`num_labels (${given}) must be the number of labels in id2label (${named})`];
+}
