@@ -47,8 +47,11 @@ export function scope<T>(fn: () => T): T {
     }
     const escaping = new Set<object>();
     collect(result, escaping);
-    for (const tensor of mine)
-      if (escaping.has(tensor) || isParameter(tensor)) (mine.delete(tensor), promote(tensor));
+    for (const tensor of mine) {
+      if (!escaping.has(tensor) && !isParameter(tensor)) continue;
+      mine.delete(tensor);
+      promote(tensor);
+    }
     return result;
   } finally {
     scopes.pop();
