@@ -16,6 +16,9 @@ export interface NgramEvaluation {
   readonly tokens: number;
 }
 
+/** The documents to count in: a split of a data set. */
+type Tokens = Pick<TokenReader, 'tokenCount' | 'documentOffsets' | 'read'>;
+
 /** Tokens are read in pieces of this many. */
 const CHUNK = 1 << 18;
 
@@ -30,7 +33,7 @@ export class UnigramModel implements NextTokenModel {
   }
 
   /** Counts every token that is predicted within a document: all but each document's first. */
-  static async train(tokens: TokenReader, vocabSize: number): Promise<UnigramModel> {
+  static async train(tokens: Tokens, vocabSize: number): Promise<UnigramModel> {
     const counts = new Float64Array(vocabSize);
     await forEachPair(tokens, (_, token) => {
       counts[token] = (counts[token] as number) + 1;
@@ -85,7 +88,7 @@ export class KneserNeyBigramModel implements NextTokenModel {
   }
 
   /** Counts the pairs of neighbours within each document. */
-  static async train(tokens: TokenReader, vocabSize: number): Promise<KneserNeyBigramModel> {
+  static async train(tokens: Tokens, vocabSize: number): Promise<KneserNeyBigramModel> {
     const pairs = new CountTable();
     await forEachPair(tokens, (previous, token) => pairs.increment(previous * vocabSize + token));
     if (pairs.size === 0) throw new DataError('no document has two tokens: there are no bigrams to count');
@@ -133,10 +136,7 @@ export async function evaluateNgram(
 }
 
 /** Visits each token but a document's first, with the one before it. */
-async function forEachPair(
-  tokens: TokenReader,
-  visit: (previous: number, token: number) => void,
-): Promise<void> {
+async function forEachPair(tokens: Tokens, visit: (previous: number, token: number) => void): Promise<void> {
   const { documentOffsets, tokenCount } = tokens;
   let document = 0;
   let previous = -1;
