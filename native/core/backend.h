@@ -121,10 +121,11 @@ struct CrossEntropyBackwardArgs {  // dlogits = (softmax - onehot) * dloss / cou
   View logits, labels, lse, count, dloss, dlogits;
 };
 struct LinearCrossEntropyArgs {
-  // Fused LM head: x [N, D], weight [V, D], labels [N]; never holds [N, V]. loss, count [1] acc.
-  // When dx and dweight are given they receive the gradients for dloss = 1. workspace: acc [chunk, V] in
-  // `logits`, `dlogits` [chunk, V] in x's dtype; chunk rows are done at a time.
-  View x, weight, labels, loss, count, dx, dweight, logits, dlogits, lse;
+  // Fused LM head: x [N, D], weight [V, D], labels [N] -> loss, count [1] acc; never holds [N, V]. dx and dweight, where
+  // given, receive the gradients for dloss = 1. Workspaces, for `chunk` rows at a time: logits [chunk, V] and losses
+  // [chunk] in acc; dlogits [chunk, V] in x's dtype (absent without gradients; f32 and f64: the memory of logits);
+  // dweightSum [V, D] acc, the sum over chunks, for a bf16 dweight with more than one chunk.
+  View x, weight, labels, loss, count, dx, dweight, logits, losses, dlogits, dweightSum;
 };
 
 struct DropoutArgs {  // out = keep ? x / (1 - p) : 0; the mask is a function of the key and the index

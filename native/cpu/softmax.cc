@@ -1,0 +1,76 @@
+#include <type_traits>
+
+#include "cpu/cpu_backend.h"
+#include "cpu/lanes.h"
+#include "cpu/parallel.h"
+#include "cpu/unary.h"
+
+MF_CPU_NAMESPACE {
+namespace {
+
+template <typename T, typename A = Accumulate<T>>
+A rowMax(const T* x, int64_t width) {
+  return laneMax<A>(width, [&](int64_t i) { return static_cast<A>(x[i]); });
+}
+
+template <typename T, typename A = Accumulate<T>>
+void softmaxRow(const T* x, T* out, int64_t width) {
+  const A max = rowMax(x, width);
+  if constexpr (std::is_same_v<T, A>) {
+    const A sum = laneSum<A>(width, [&](int64_t i) { return out[i] = expOf(x[i] - max); });
+    for (int64_t i = 0; i < width; ++i) out[i] *= A(1) / sum;
+  } else {  // the exponentials twice: out would round them before they are scaled
+    const A sum = laneSum<A>(width, [&](int64_t i) { return expOf(static_cast<A>(x[i]) - max); });
+    for (int64_t i = 0; i < width; ++i)
+      out[i] = static_cast<T>(expOf(static_cast<A>(x[i]) - max) * (A(1) / sum));
+  }
+}
+
+template <typename T, typename A = Accumulate<T>>
+void logSoftmaxRow(const T* x, T* out, int64_t width) {
+  const A max = rowMax(x, width);
+  const A sum = laneSum<A>(width, [&](int64_t i) { return expOf(static_cast<A>(x[i]) - max); });
+  const A logSum = static_cast<A>(std::log(sum));
+  for (int64_t i = 0; i < width; ++i) out[i] = static_cast<T>(static_cast<A>(x[i]) - max - logSum);
+}
+
+}  // namespace
+
+void CpuBackend::softmax(const SoftmaxArgs& args) {
+  const int64_t width = args.x.size(-1), rows = args.x.rows();
+  dispatchFloat(args.x.dtype, [&]<typename T>() {
+    const T* x = args.x.as<T>();
+    T* out = args.out.as<T>();
+    forRows(rows, width, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        args.log ? logSoftmaxRow(x + r * width, out + r * width, width)
+                 : softmaxRow(x + r * width, out + r * width, width);
+    });
+  });
+}
+
+// softmax: dx = y (dy - sum(y dy)); log-softmax: dx = dy - exp(y) sum(dy).
+void CpuBackend::softmaxBackward(const SoftmaxBackwardArgs& args) {
+  const int64_t width = args.y.size(-1), rows = args.y.rows();
+  dispatchFloat(args.y.dtype, [&]<typename T>() {
+    using A = Accumulate<T>;
+    forRows(rows, width, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const T *y = args.y.as<T>() + r * width, *dy = args.dy.as<T>() + r * width;
+        T* dx = args.dx.as<T>() + r * width;
+        if (args.log) {
+          const A sum = laneSum<A>(width, [&](int64_t i) { return static_cast<A>(dy[i]); });
+          for (int64_t i = 0; i < width; ++i)
+            dx[i] = static_cast<T>(static_cast<A>(dy[i]) - expOf(static_cast<A>(y[i])) * sum);
+        } else {
+          const A dot =
+              laneSum<A>(width, [&](int64_t i) { return static_cast<A>(y[i]) * static_cast<A>(dy[i]); });
+          for (int64_t i = 0; i < width; ++i)
+            dx[i] = static_cast<T>(static_cast<A>(y[i]) * (static_cast<A>(dy[i]) - dot));
+        }
+      }
+    });
+  });
+}
+
+}  // MF_CPU_NAMESPACE
