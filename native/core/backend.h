@@ -203,21 +203,22 @@ struct AttentionShape {
   int64_t keyCapacity;  // rows per sequence in the memory of k and v (>= Tk): a cache larger than its content
 };
 struct AttentionArgs {
-  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]. Query i stands at key
-  // position i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out. documentStart [B, Tq] i32 or
-  // absent: first key position a query may see. attendCurrent and remainder: stick-breaking only. scale = 1 /
-  // sqrt(C). stickR [B, Tq, K, H] acc and live [B, Tq, K, H] i32 (stick-breaking) or lse [B, Tq, K, H] in
-  // stickR (softmax) are kept for backward; absent when no gradient is wanted.
+  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]; k and v may be one tensor. Query i
+  // stands at key position i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out. documentStart [B, Tq] i32
+  // or absent: first key position a query may see. scale = 1 / sqrt(C). attendCurrent and remainder: stick-breaking
+  // only; the remainder is what is left of the stick times the token's own value (all of it in a row without keys).
+  // Kept for backward, absent when no gradient is wanted: rowState [B, Tq, K, H] acc (the stick at the right edge of
+  // the leftmost live key tile; softmax: log-sum-exp) and live [B, Tq, K, H] i32 (that tile; stick-breaking only).
   AttentionKind kind;
   AttentionShape shape;
-  View q, k, v, keyMask, documentStart, out, stickR, live;
+  View q, k, v, keyMask, documentStart, out, rowState, live;
   bool attendCurrent, remainder;
 };
 struct AttentionBackwardArgs {
   AttentionKind kind;
   AttentionShape shape;
-  View q, k, v, keyMask, documentStart, out, stickR, live, dout, dq, dk, dv;
-  View workspace;  // acc, private dk and dv per row group: sized by attentionWorkspace()
+  View q, k, v, keyMask, documentStart, out, rowState, live, dout, dq, dk, dv;
+  View workspace;  // acc, private dk and dv per row group: of attentionWorkspace() elements
   bool attendCurrent, remainder;
 };
 struct AttentionWeightsArgs {  // weights [B, K, H, Tq, Tk] acc: the matrix itself, for inspection
@@ -313,7 +314,7 @@ class Backend {
   virtual void combineBackward(const CombineBackwardArgs&) = 0;
   virtual void attention(const AttentionArgs&) = 0;
   virtual void attentionBackward(const AttentionBackwardArgs&) = 0;
-  virtual int64_t attentionWorkspace(AttentionKind, const AttentionShape&) const = 0;  // in acc elements
+  virtual int64_t attentionWorkspace(const AttentionShape&, DType) const = 0;  // in acc elements
   virtual void attentionWeights(const AttentionWeightsArgs&) = 0;
   virtual void rotary(const RotaryArgs&) = 0;
   virtual void cacheAppend(const CacheAppendArgs&) = 0;

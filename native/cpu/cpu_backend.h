@@ -46,7 +46,7 @@ MF_CPU_NAMESPACE {
     void combineBackward(const CombineBackwardArgs&) override;
     void attention(const AttentionArgs&) override;
     void attentionBackward(const AttentionBackwardArgs&) override;
-    int64_t attentionWorkspace(AttentionKind, const AttentionShape&) const override;  // in acc elements
+    int64_t attentionWorkspace(const AttentionShape&, DType) const override;
     void attentionWeights(const AttentionWeightsArgs&) override;
     void rotary(const RotaryArgs&) override;
     void cacheAppend(const CacheAppendArgs&) override;

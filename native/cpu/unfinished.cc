@@ -9,11 +9,5 @@ MF_CPU_NAMESPACE {
 void CpuBackend::linearCrossEntropy(const LinearCrossEntropyArgs&) { absent("linearCrossEntropy"); }
 void CpuBackend::groupedGemm(const GroupedGemmArgs&) { absent("groupedGemm"); }
 void CpuBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) { absent("groupedGemmWeightGrad"); }
-void CpuBackend::attention(const AttentionArgs&) { absent("attention"); }
-void CpuBackend::attentionBackward(const AttentionBackwardArgs&) { absent("attentionBackward"); }
-int64_t CpuBackend::attentionWorkspace(AttentionKind, const AttentionShape&) const { absent("attentionWorkspace"); }
-void CpuBackend::attentionWeights(const AttentionWeightsArgs&) { absent("attentionWeights"); }
-void CpuBackend::rotary(const RotaryArgs&) { absent("rotary"); }
-void CpuBackend::cacheAppend(const CacheAppendArgs&) { absent("cacheAppend"); }
 
 }  // MF_CPU_NAMESPACE
