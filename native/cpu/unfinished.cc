@@ -7,7 +7,5 @@ MF_CPU_NAMESPACE {
 [[noreturn]] static void absent(const char* op) { throw Error(ErrorKind::Kernel, std::string(op) + " is not there yet"); }
 
 void CpuBackend::linearCrossEntropy(const LinearCrossEntropyArgs&) { absent("linearCrossEntropy"); }
-void CpuBackend::groupedGemm(const GroupedGemmArgs&) { absent("groupedGemm"); }
-void CpuBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) { absent("groupedGemmWeightGrad"); }
 
 }  // MF_CPU_NAMESPACE
