@@ -86,4 +86,54 @@ export interface NativeBinding {
   binary(kind: number, a: Handle, b: Handle): Handle;
   affine(x: Handle, alpha: number, beta: number): Handle;
   accumulate(x: Handle, y: Handle, alpha: number): void;
+
+  // router
+  route(probs: Handle, k: number, sample: number, key: RandomKey): [experts: Handle, gates: Handle];
+  routePlan(experts: Handle, numExperts: number): [order: Handle, inverse: Handle, offsets: Handle];
+  gatherGates(probs: Handle, experts: Handle): Handle;
+  gatherGatesBackward(dgates: Handle, experts: Handle, numExperts: number): Handle;
+  routerLoss(
+    logits: Handle,
+    probs: Handle,
+    gates: Handle,
+    experts: Handle,
+    mask: Handle | null,
+  ): [losses: Handle, stats: Handle];
+  routerLossBackward(logits: Handle, probs: Handle, mask: Handle | null, stats: Handle, dout: Handle): Handle;
+  combine(y: Handle, gates: Handle | null, topK: number): Handle;
+  combineBackward(
+    dout: Handle,
+    y: Handle,
+    gates: Handle | null,
+    topK: number,
+    wantY: boolean,
+    wantGates: boolean,
+  ): [dy: Handle | null, dgates: Handle | null];
+
+  // optimizer and sampling
+  gradNorm(tensors: readonly Handle[]): [norm: Handle, finite: Handle];
+  clipGradients(tensors: readonly Handle[], norm: Handle, maxNorm: number): void;
+  adamW(
+    parameters: readonly Handle[],
+    gradients: readonly Handle[],
+    m: readonly Handle[],
+    v: readonly Handle[],
+    master: readonly (Handle | null)[],
+    step: readonly Handle[],
+    finite: Handle | null,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+  ): void;
+  sampleToken(
+    logits: Handle,
+    history: Handle | null,
+    temperature: number,
+    topK: number,
+    topP: number,
+    repetitionPenalty: number,
+    key: RandomKey,
+  ): Handle;
 }

@@ -191,8 +191,8 @@ struct CombineArgs {  // y [R, D] in slot rows, gates [N, K] acc or absent (1) -
   View y, gates, out;
   int64_t topK;
 };
-struct CombineBackwardArgs {  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y (absent
-                              // without gates)
+struct CombineBackwardArgs {
+  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y. Either may be absent; y is read for dgates only.
   View dout, y, gates, dy, dgates;
   int64_t topK;
 };

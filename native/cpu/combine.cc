@@ -46,8 +46,8 @@ void combineTokenBackward(const T* dout, const T* y, const Accumulate<T>* gates,
   using Acc = Accumulate<T>;
   for (int64_t k = 0; k < K; ++k) {
     const Acc gate = gates ? gates[k] : Acc(1);
-    T* row = dy + k * D;
-    for (int64_t d = 0; d < D; ++d) row[d] = static_cast<T>(gate * static_cast<Acc>(dout[d]));
+    if (dy)
+      for (int64_t d = 0; d < D; ++d) dy[k * D + d] = static_cast<T>(gate * static_cast<Acc>(dout[d]));
     if (dgates) dgates[k] = dot(dout, y + k * D, D);
   }
 }
@@ -77,7 +77,8 @@ void CpuBackend::combineBackward(const CombineBackwardArgs& a) {
   dispatchFloat(a.dout.dtype, [&]<typename T>() {
     forTokens(N, 2 * K * D, [&](int64_t n) {
       combineTokenBackward(a.dout.as<T>() + n * D, a.y.as<T>() + n * K * D,
-                           a.gates ? a.gates.as<Accumulate<T>>() + n * K : nullptr, a.dy.as<T>() + n * K * D,
+                           a.gates ? a.gates.as<Accumulate<T>>() + n * K : nullptr,
+                           a.dy ? a.dy.as<T>() + n * K * D : nullptr,
                            a.dgates ? a.dgates.as<Accumulate<T>>() + n * K : nullptr, K, D);
     });
   });

@@ -75,10 +75,10 @@ void routeRows(const RouteArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-int32_t checkedExpert(int32_t e, int64_t E, const char* op) {
+int32_t checkedExpert(int32_t e, int64_t E) {
   if (e >= 0 && e < E) return e;
-  throw Error(ErrorKind::Value, std::string(op) + ": experts holds " + std::to_string(e) +
-                                    ", expected 0 to " + std::to_string(E - 1));
+  throw Error(ErrorKind::Value,
+              "experts holds " + std::to_string(e) + ", expected 0 to " + std::to_string(E - 1));
 }
 
 }  // namespace
@@ -108,7 +108,7 @@ void CpuBackend::routePlan(const RoutePlanArgs& a) {
     int32_t* count = counts + block * E;
     std::fill(count, count + E, 0);
     const int64_t end = std::min(R, (block + 1) * kTaskElements);
-    for (int64_t r = block * kTaskElements; r < end; ++r) ++count[checkedExpert(experts[r], E, "routePlan")];
+    for (int64_t r = block * kTaskElements; r < end; ++r) ++count[checkedExpert(experts[r], E)];
   });
 
   int32_t position = 0;
@@ -141,7 +141,7 @@ void gather(const GatherGatesArgs& a) {
   for (int64_t n = 0; n < N; ++n)
     for (int64_t k = 0; k < K; ++k)
       a.gates.as<T>()[n * K + k] =
-          a.probs.as<T>()[n * E + checkedExpert(a.experts.as<int32_t>()[n * K + k], E, "gatherGates")];
+          a.probs.as<T>()[n * E + checkedExpert(a.experts.as<int32_t>()[n * K + k], E)];
 }
 
 // Adds, since a recorded plan may name an expert twice for a token.
@@ -152,8 +152,7 @@ void scatter(const GatherGatesBackwardArgs& a) {
   std::fill(dprobs, dprobs + N * E, T(0));
   for (int64_t n = 0; n < N; ++n)
     for (int64_t k = 0; k < K; ++k)
-      dprobs[n * E + checkedExpert(a.experts.as<int32_t>()[n * K + k], E, "gatherGatesBackward")] +=
-          a.dgates.as<T>()[n * K + k];
+      dprobs[n * E + checkedExpert(a.experts.as<int32_t>()[n * K + k], E)] += a.dgates.as<T>()[n * K + k];
 }
 
 }  // namespace

@@ -54,8 +54,8 @@ void sumBlock(const RouterLossArgs& a, int64_t begin, int64_t end, Sums* sums) {
     for (int64_t k = 0; k < K; ++k) {
       const int32_t e = a.experts.as<int32_t>()[n * K + k];
       if (e < 0 || e >= E)
-        throw Error(ErrorKind::Value, "routerLoss: experts holds " + std::to_string(e) + ", expected 0 to " +
-                                          std::to_string(E - 1));
+        throw Error(ErrorKind::Value,
+                    "experts holds " + std::to_string(e) + ", expected 0 to " + std::to_string(E - 1));
       const T gate = a.gates.as<T>()[n * K + k];
       choices[e] += gate > 0 ? 1 : 0;
       gateMass[e] += gate;

@@ -38,7 +38,7 @@ void penalise(const SampleArgs& a, int64_t row, const T* logits, T* scores, int6
     const int32_t token = a.history.as<int32_t>()[row * S + s];
     if (token == -1) continue;
     if (token < 0 || token >= V)
-      throw Error(ErrorKind::Value, "sampleToken: history holds " + std::to_string(token) +
+      throw Error(ErrorKind::Value, "history holds " + std::to_string(token) +
                                         ", expected -1 (padding) or 0 to " + std::to_string(V - 1));
     // From the logit, not the score, so that a token seen twice is penalised once.
     scores[token] = logits[token] < 0 ? logits[token] * penalty : logits[token] / penalty;
@@ -50,13 +50,12 @@ template <typename T>
 int32_t firstMaximum(const T* scores, int64_t V, int64_t row) {
   int64_t best = 0, numbers = 0;
   for (int64_t v = 0; v < V; ++v) numbers += scores[v] == scores[v];
-  if (numbers != V)
-    throw Error(ErrorKind::Value, "sampleToken: logits of row " + std::to_string(row) + " hold NaN");
+  if (numbers != V) throw Error(ErrorKind::Value, "logits of row " + std::to_string(row) + " hold NaN");
   for (int64_t v = 1; v < V; ++v)
     if (scores[v] > scores[best]) best = v;
   if (scores[best] == -std::numeric_limits<T>::infinity())
-    throw Error(ErrorKind::Value, "sampleToken: logits of row " + std::to_string(row) +
-                                      " are all -infinity, no token is possible");
+    throw Error(ErrorKind::Value,
+                "logits of row " + std::to_string(row) + " are all -infinity, no token is possible");
   return static_cast<int32_t>(best);
 }
 

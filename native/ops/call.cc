@@ -40,6 +40,13 @@ const Arg& Arg::floating() const {
   return *this;
 }
 
+const Arg& Arg::accumulating() const {
+  if (tensor_.dtype() != DType::f64 && tensor_.dtype() != DType::f32)
+    failArgument(ErrorKind::DType, op_, name_, std::string("dtype ") + dtypeName(tensor_.dtype()),
+                 "f64 or f32");
+  return *this;
+}
+
 const Arg& Arg::dtype(DType expected) const {
   if (tensor_.dtype() != expected)
     failArgument(ErrorKind::DType, op_, name_, std::string("dtype ") + dtypeName(tensor_.dtype()),

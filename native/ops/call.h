@@ -19,7 +19,8 @@ class Arg {
  public:
   Arg(const char* op, const char* name, const Tensor& tensor) : op_(op), name_(name), tensor_(tensor) {}
 
-  const Arg& floating() const;  // f64, f32 or bf16
+  const Arg& floating() const;      // f64, f32 or bf16
+  const Arg& accumulating() const;  // f64 or f32: what router, losses and sums are in
   const Arg& dtype(DType expected) const;
   const Arg& integer() const;  // i32 or i64
   const Arg& rank(int expected) const;

@@ -1,0 +1,52 @@
+import { native } from '../native/load.js';
+import type { Tensor } from '../tensor.js';
+
+/** One parameter with what AdamW keeps for it. Shapes equal the parameter's; "acc" is f32, f64 for f64 parameters. */
+export interface AdamWEntry {
+  parameter: Tensor;
+  /** In the parameter's dtype or acc. */
+  gradient: Tensor;
+  /** Acc: running means of the gradient and of its square. */
+  m: Tensor;
+  v: Tensor;
+  /** f32: the parameter in full precision, for bf16 parameters; else null. */
+  master: Tensor | null;
+  /** [1] i32: updates done. */
+  step: Tensor;
+}
+
+export interface AdamWFactors {
+  lr: number;
+  betas: readonly [number, number];
+  eps: number;
+  weightDecay: number;
+}
+
+/**
+ * One step of AdamW (decoupled weight decay, as torch.optim.AdamW) on every entry, in place. Nothing changes, `step`
+ * included, when `finite` [1] i32 is given and 0.
+ * @throws ShapeError, DTypeError, ValueError before anything changes.
+ */
+export function adamWStep(
+  entries: readonly AdamWEntry[],
+  { lr, betas: [beta1, beta2], eps, weightDecay }: AdamWFactors,
+  finite?: Tensor | null,
+): void {
+  native.adamW(
+    entries.map(({ parameter }) => parameter.id),
+    entries.map(({ gradient }) => gradient.id),
+    entries.map(({ m }) => m.id),
+    entries.map(({ v }) => v.id),
+    entries.map(({ master }) => master?.id ?? null),
+    entries.map(({ step }) => step.id),
+    finite?.id ?? null,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+  );
+  for (const { parameter, m, v, master, step } of entries) {
+    for (const changed of [parameter, m, v, master, step]) if (changed) changed.version.count++;
+  }
+}
