@@ -82,6 +82,10 @@ export interface NativeBinding {
   reshape(x: Handle, shape: readonly number[]): Handle;
   narrow(x: Handle, start: number, length: number): Handle;
 
+  // tokens
+  shiftLabels(labels: Handle): Handle;
+  lastTokenRows(ids: Handle, pad: number): Handle;
+
   // elementwise
   binary(kind: number, a: Handle, b: Handle): Handle;
   affine(x: Handle, alpha: number, beta: number): Handle;

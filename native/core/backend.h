@@ -78,6 +78,17 @@ struct RowDotArgs {  // out[r] = sum_c a[r, c] b[r, c]; out is acc
   View a, b, out;
 };
 
+struct ShiftLabelsArgs {  // labels [B, T] i32 or i64 -> out [B, T] i32: out[b, t] = labels[b, t + 1], the
+                          // last is -100
+  View labels, out;
+};
+struct LastTokenRowsArgs {
+  // ids [B, T] i32 or i64 -> rows [B] i32: b * T + count(ids[b] != pad) - 1; the row's last position without
+  // a pad token (pad < 0) or without any other token.
+  View ids, rows;
+  int64_t pad;
+};
+
 struct EmbeddingArgs {  // weight [V, D], ids [N] i32 or i64 -> out [N, D]; an id outside [0, V) is an error
   View weight, ids, out;
 };
@@ -121,10 +132,11 @@ struct CrossEntropyBackwardArgs {  // dlogits = (softmax - onehot) * dloss / cou
   View logits, labels, lse, count, dloss, dlogits;
 };
 struct LinearCrossEntropyArgs {
-  // Fused LM head: x [N, D], weight [V, D], labels [N] -> loss, count [1] acc; never holds [N, V]. dx and dweight, where
-  // given, receive the gradients for dloss = 1. Workspaces, for `chunk` rows at a time: logits [chunk, V] and losses
-  // [chunk] in acc; dlogits [chunk, V] in x's dtype (absent without gradients; f32 and f64: the memory of logits);
-  // dweightSum [V, D] acc, the sum over chunks, for a bf16 dweight with more than one chunk.
+  // Fused LM head: x [N, D], weight [V, D], labels [N] -> loss, count [1] acc; never holds [N, V]. dx and
+  // dweight, where given, receive the gradients for dloss = 1. Workspaces, for `chunk` rows at a time: logits
+  // [chunk, V] and losses [chunk] in acc; dlogits [chunk, V] in x's dtype (absent without gradients; f32 and
+  // f64: the memory of logits); dweightSum [V, D] acc, the sum over chunks, for a bf16 dweight with more than
+  // one chunk.
   View x, weight, labels, loss, count, dx, dweight, logits, losses, dlogits, dweightSum;
 };
 
@@ -192,7 +204,8 @@ struct CombineArgs {  // y [R, D] in slot rows, gates [N, K] acc or absent (1) -
   int64_t topK;
 };
 struct CombineBackwardArgs {
-  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y. Either may be absent; y is read for dgates only.
+  // dy [R, D] = gate * dout[token]; dgates [N, K] = dout[token] . y. Either may be absent; y is read for
+  // dgates only.
   View dout, y, gates, dy, dgates;
   int64_t topK;
 };
@@ -203,12 +216,13 @@ struct AttentionShape {
   int64_t keyCapacity;  // rows per sequence in the memory of k and v (>= Tk): a cache larger than its content
 };
 struct AttentionArgs {
-  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]; k and v may be one tensor. Query i
-  // stands at key position i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out. documentStart [B, Tq] i32
-  // or absent: first key position a query may see. scale = 1 / sqrt(C). attendCurrent and remainder: stick-breaking
-  // only; the remainder is what is left of the stick times the token's own value (all of it in a row without keys).
-  // Kept for backward, absent when no gradient is wanted: rowState [B, Tq, K, H] acc (the stick at the right edge of
-  // the leftmost live key tile; softmax: log-sum-exp) and live [B, Tq, K, H] i32 (that tile; stick-breaking only).
+  // q [B, Tq, K, H, C], k and v [B, keyCapacity, H, C] -> out [B, Tq, K, H, C]; k and v may be one tensor.
+  // Query i stands at key position i + Tk - Tq. keyMask [B, Tk] i32 or absent: 0 leaves a key out.
+  // documentStart [B, Tq] i32 or absent: first key position a query may see. scale = 1 / sqrt(C).
+  // attendCurrent and remainder: stick-breaking only; the remainder is what is left of the stick times the
+  // token's own value (all of it in a row without keys). Kept for backward, absent when no gradient is
+  // wanted: rowState [B, Tq, K, H] acc (the stick at the right edge of the leftmost live key tile; softmax:
+  // log-sum-exp) and live [B, Tq, K, H] i32 (that tile; stick-breaking only).
   AttentionKind kind;
   AttentionShape shape;
   View q, k, v, keyMask, documentStart, out, rowState, live;
@@ -290,6 +304,8 @@ class Backend {
   virtual void sum(const SumArgs&) = 0;
   virtual void mulRows(const MulRowsArgs&) = 0;
   virtual void rowDot(const RowDotArgs&) = 0;
+  virtual void shiftLabels(const ShiftLabelsArgs&) = 0;
+  virtual void lastTokenRows(const LastTokenRowsArgs&) = 0;
   virtual void embedding(const EmbeddingArgs&) = 0;
   virtual void embeddingBackward(const EmbeddingBackwardArgs&) = 0;
   virtual void norm(const NormArgs&) = 0;

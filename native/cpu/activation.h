@@ -6,127 +6,127 @@
 
 #include "cpu/simd.h"
 
-MF_CPU_NAMESPACE {
-  constexpr bool isActivation(UnaryKind kind) {
-    return kind == UnaryKind::Gelu || kind == UnaryKind::GeluNew || kind == UnaryKind::Silu ||
-           kind == UnaryKind::Relu;
-  }
+namespace MF_CPU_NAMESPACE {
+constexpr bool isActivation(UnaryKind kind) {
+  return kind == UnaryKind::Gelu || kind == UnaryKind::GeluNew || kind == UnaryKind::Silu ||
+         kind == UnaryKind::Relu;
+}
 
-  // Calls f.template operator()<Kind>() with an activation as a compile-time constant.
-  template <typename F>
-  inline void dispatchActivation(UnaryKind kind, F && f) {
-    switch (kind) {
-      case UnaryKind::Gelu:
-        return f.template operator()<UnaryKind::Gelu>();
-      case UnaryKind::GeluNew:
-        return f.template operator()<UnaryKind::GeluNew>();
-      case UnaryKind::Silu:
-        return f.template operator()<UnaryKind::Silu>();
-      default:
-        return f.template operator()<UnaryKind::Relu>();
-    }
+// Calls f.template operator()<Kind>() with an activation as a compile-time constant.
+template <typename F>
+inline void dispatchActivation(UnaryKind kind, F&& f) {
+  switch (kind) {
+    case UnaryKind::Gelu:
+      return f.template operator()<UnaryKind::Gelu>();
+    case UnaryKind::GeluNew:
+      return f.template operator()<UnaryKind::GeluNew>();
+    case UnaryKind::Silu:
+      return f.template operator()<UnaryKind::Silu>();
+    default:
+      return f.template operator()<UnaryKind::Relu>();
   }
+}
 
-  constexpr double kInvSqrt2 = 0.70710678118654752440;
-  constexpr double kInvSqrt2Pi = 0.39894228040143267794;
-  constexpr double kSqrt2OverPi = 0.79788456080286535588;
-  constexpr double kGeluCubic = 0.044715;
+constexpr double kInvSqrt2 = 0.70710678118654752440;
+constexpr double kInvSqrt2Pi = 0.39894228040143267794;
+constexpr double kSqrt2OverPi = 0.79788456080286535588;
+constexpr double kGeluCubic = 0.044715;
 
-  // P(X <= x) and the density at x of the standard normal distribution. The tail is t * polynomial(t) *
-  // exp(-x^2 / 2) with t = 1 / (1 + 0.34 |x|): minimax in relative error over |x| < 14, 3e-7 in f32 (the
-  // exponential's own error of x^2 * 3e-8 comes on top).
-  template <typename F>
-  struct Normal {
-    F cdf, density;
-  };
-  template <typename F>
-  inline Normal<F> normal(F x) {
-    const F z = x < 0.0f ? -x : x;
-    const F t = 1.0f / (1.0f + 0.34f * z);
-    const F e = expApprox(x * x * -0.5f);
-    F p = F{} - 0.02612053044140339f;
-    p = p * t + 0.1394997388124466f;
-    p = p * t - 0.27313318848609924f;
-    p = p * t + 0.20218312740325928f;
-    p = p * t - 0.044718723744153976f;
-    p = p * t + 0.11535926163196564f;
-    p = p * t + 0.11519763618707657f;
-    p = p * t + 0.13611219823360443f;
-    p = p * t + 0.13562050461769104f;
-    const F tail = p * t * e;
-    return {x < 0.0f ? tail : 1.0f - tail, e * static_cast<float>(kInvSqrt2Pi)};
-  }
-  inline Normal<double> normal(double x) {
-    return {0.5 * std::erfc(-x * kInvSqrt2), kInvSqrt2Pi * std::exp(-0.5 * x * x)};
-  }
+// P(X <= x) and the density at x of the standard normal distribution. The tail is t * polynomial(t) *
+// exp(-x^2 / 2) with t = 1 / (1 + 0.34 |x|): minimax in relative error over |x| < 14, 3e-7 in f32 (the
+// exponential's own error of x^2 * 3e-8 comes on top).
+template <typename F>
+struct Normal {
+  F cdf, density;
+};
+template <typename F>
+inline Normal<F> normal(F x) {
+  const F z = x < 0.0f ? -x : x;
+  const F t = 1.0f / (1.0f + 0.34f * z);
+  const F e = expApprox(x * x * -0.5f);
+  F p = F{} - 0.02612053044140339f;
+  p = p * t + 0.1394997388124466f;
+  p = p * t - 0.27313318848609924f;
+  p = p * t + 0.20218312740325928f;
+  p = p * t - 0.044718723744153976f;
+  p = p * t + 0.11535926163196564f;
+  p = p * t + 0.11519763618707657f;
+  p = p * t + 0.13611219823360443f;
+  p = p * t + 0.13562050461769104f;
+  const F tail = p * t * e;
+  return {x < 0.0f ? tail : 1.0f - tail, e * static_cast<float>(kInvSqrt2Pi)};
+}
+inline Normal<double> normal(double x) {
+  return {0.5 * std::erfc(-x * kInvSqrt2), kInvSqrt2Pi * std::exp(-0.5 * x * x)};
+}
 
-  // sigmoid(x) and 1 - sigmoid(x), neither by a cancelling difference.
-  template <typename F>
-  struct Sigmoid {
-    F value, rest;
-  };
-  template <typename F>
-  inline Sigmoid<F> sigmoid(F x) {
-    const F e = expApprox(-x);
-    const F s = 1.0f / (1.0f + e);
-    return {s, e * s};
-  }
-  inline Sigmoid<double> sigmoid(double x) {
-    const double e = std::exp(-std::abs(x)), large = 1 / (1 + e), small = e / (1 + e);
-    return x < 0 ? Sigmoid<double>{small, large} : Sigmoid<double>{large, small};
-  }
+// sigmoid(x) and 1 - sigmoid(x), neither by a cancelling difference.
+template <typename F>
+struct Sigmoid {
+  F value, rest;
+};
+template <typename F>
+inline Sigmoid<F> sigmoid(F x) {
+  const F e = expApprox(-x);
+  const F s = 1.0f / (1.0f + e);
+  return {s, e * s};
+}
+inline Sigmoid<double> sigmoid(double x) {
+  const double e = std::exp(-std::abs(x)), large = 1 / (1 + e), small = e / (1 + e);
+  return x < 0 ? Sigmoid<double>{small, large} : Sigmoid<double>{large, small};
+}
 
-  template <typename F>
-  struct ScalarOf {
-    using type = float;
-  };
-  template <>
-  struct ScalarOf<double> {
-    using type = double;
-  };
+template <typename F>
+struct ScalarOf {
+  using type = float;
+};
+template <>
+struct ScalarOf<double> {
+  using type = double;
+};
 
-  // gelu_new(x) = x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3), saturated beyond |x| = 12.
-  template <typename F>
-  inline F geluNewClamp(F x) {
-    using S = typename ScalarOf<F>::type;
-    const F low = F{} - S(12), high = F{} + S(12);
-    return x < low ? low : (x > high ? high : x);
-  }
-  template <typename F>
-  inline Sigmoid<F> geluNewSigmoid(F clamped) {
-    using S = typename ScalarOf<F>::type;
-    return sigmoid(clamped * S(2 * kSqrt2OverPi) * (clamped * clamped * S(kGeluCubic) + S(1)));
-  }
+// gelu_new(x) = x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3), saturated beyond |x| = 12.
+template <typename F>
+inline F geluNewClamp(F x) {
+  using S = typename ScalarOf<F>::type;
+  const F low = F{} - S(12), high = F{} + S(12);
+  return x < low ? low : (x > high ? high : x);
+}
+template <typename F>
+inline Sigmoid<F> geluNewSigmoid(F clamped) {
+  using S = typename ScalarOf<F>::type;
+  return sigmoid(clamped * S(2 * kSqrt2OverPi) * (clamped * clamped * S(kGeluCubic) + S(1)));
+}
 
-  template <UnaryKind Kind, typename F>
-  inline F activation(F x) {
-    static_assert(isActivation(Kind));
-    using S = typename ScalarOf<F>::type;
-    if constexpr (Kind == UnaryKind::Gelu) return x * normal(x).cdf;
-    if constexpr (Kind == UnaryKind::GeluNew) return x * geluNewSigmoid(geluNewClamp(x)).value;
-    if constexpr (Kind == UnaryKind::Silu) return x * sigmoid(x).value;
-    if constexpr (Kind == UnaryKind::Relu) return x < S(0) ? F{} : x;
-  }
+template <UnaryKind Kind, typename F>
+inline F activation(F x) {
+  static_assert(isActivation(Kind));
+  using S = typename ScalarOf<F>::type;
+  if constexpr (Kind == UnaryKind::Gelu) return x * normal(x).cdf;
+  if constexpr (Kind == UnaryKind::GeluNew) return x * geluNewSigmoid(geluNewClamp(x)).value;
+  if constexpr (Kind == UnaryKind::Silu) return x * sigmoid(x).value;
+  if constexpr (Kind == UnaryKind::Relu) return x < S(0) ? F{} : x;
+}
 
-  template <UnaryKind Kind, typename F>
-  inline F activationGrad(F x) {
-    static_assert(isActivation(Kind));
-    using S = typename ScalarOf<F>::type;
-    if constexpr (Kind == UnaryKind::Gelu) {
-      const auto n = normal(x);
-      return x * n.density + n.cdf;
-    }
-    if constexpr (Kind == UnaryKind::GeluNew) {
-      const F c = geluNewClamp(x);
-      const auto s = geluNewSigmoid(c);
-      const F slope = c * c * S(6 * kSqrt2OverPi * kGeluCubic) + S(2 * kSqrt2OverPi);  // d(2u)/dx
-      return c * s.value * s.rest * slope + s.value;
-    }
-    if constexpr (Kind == UnaryKind::Silu) {
-      const auto s = sigmoid(x);
-      return x * s.value * s.rest + s.value;
-    }
-    if constexpr (Kind == UnaryKind::Relu) return x <= S(0) ? F{} : F{} + S(1);
+template <UnaryKind Kind, typename F>
+inline F activationGrad(F x) {
+  static_assert(isActivation(Kind));
+  using S = typename ScalarOf<F>::type;
+  if constexpr (Kind == UnaryKind::Gelu) {
+    const auto n = normal(x);
+    return x * n.density + n.cdf;
   }
+  if constexpr (Kind == UnaryKind::GeluNew) {
+    const F c = geluNewClamp(x);
+    const auto s = geluNewSigmoid(c);
+    const F slope = c * c * S(6 * kSqrt2OverPi * kGeluCubic) + S(2 * kSqrt2OverPi);  // d(2u)/dx
+    return c * s.value * s.rest * slope + s.value;
+  }
+  if constexpr (Kind == UnaryKind::Silu) {
+    const auto s = sigmoid(x);
+    return x * s.value * s.rest + s.value;
+  }
+  if constexpr (Kind == UnaryKind::Relu) return x <= S(0) ? F{} : F{} + S(1);
+}
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

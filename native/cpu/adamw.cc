@@ -1,9 +1,10 @@
-// AdamW (Loshchilov and Hutter 2019) over all tensors in one parallel loop, with PyTorch's order of operations.
+// AdamW (Loshchilov and Hutter 2019) over all tensors in one parallel loop, with PyTorch's order of
+// operations.
 #include <cmath>
 
 #include "cpu/tensor_blocks.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 struct Factors {
@@ -52,4 +53,4 @@ void CpuBackend::adamW(const AdamWArgs& a) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

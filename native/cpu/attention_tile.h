@@ -10,294 +10,294 @@
 #include "cpu/attention_math.h"
 #include "cpu/simd.h"
 
-MF_CPU_NAMESPACE {
-  constexpr int64_t kKeyTile = 48;     // keys per tile: a multiple of the micro-kernel's rows
-  constexpr int64_t kWideRows = 64;    // rows per block
-  constexpr int64_t kNarrowRows = 16;  // rows per block when a head has no more: decoding
+namespace MF_CPU_NAMESPACE {
+constexpr int64_t kKeyTile = 48;     // keys per tile: a multiple of the micro-kernel's rows
+constexpr int64_t kWideRows = 64;    // rows per block
+constexpr int64_t kNarrowRows = 16;  // rows per block when a head has no more: decoding
 
-  // The widest column strip of the micro-kernel in vectors, and its rows for a strip of n vectors.
-  constexpr int kStripVectors = kVectorRegisters >= 32 ? 4 : 2;
-  constexpr int microRows(int vectors) {
-    if (vectors == 1) return 12;
-    if (vectors == 2) return kVectorRegisters >= 32 ? 12 : 6;
-    return vectors == 3 ? 8 : 6;
-  }
+// The widest column strip of the micro-kernel in vectors, and its rows for a strip of n vectors.
+constexpr int kStripVectors = kVectorRegisters >= 32 ? 4 : 2;
+constexpr int microRows(int vectors) {
+  if (vectors == 1) return 12;
+  if (vectors == 2) return kVectorRegisters >= 32 ? 12 : 6;
+  return vectors == 3 ? 8 : 6;
+}
 
-  template <typename A>
-  constexpr int64_t kPanel = kStripVectors* kLanesOf<A>;  // columns of a panel of channels
+template <typename A>
+constexpr int64_t kPanel = kStripVectors* kLanesOf<A>;  // columns of a panel of channels
 
-  template <typename A>
-  inline int64_t paddedWidth(int64_t C) {
-    return (C + kPanel<A> - 1) / kPanel<A> * kPanel<A>;
-  }
+template <typename A>
+inline int64_t paddedWidth(int64_t C) {
+  return (C + kPanel<A> - 1) / kPanel<A> * kPanel<A>;
+}
 
-  // out[m, 0:n] (+)= sum_k x(m, k) p[k, 0:n] with n = NV vectors. x(m, k) is x[m * ldx + k] (kRowsOfX) or
-  // x[k * ldx + m]. Each element of out is one chain in rising k.
-  template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
-  [[gnu::noinline]] void microKernel(int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp, A* out,
-                                     int64_t ldo) {
-    using V = Vec<A>;
-    constexpr int L = kLanesOf<A>;
-    V acc[MR][NV];
+// out[m, 0:n] (+)= sum_k x(m, k) p[k, 0:n] with n = NV vectors. x(m, k) is x[m * ldx + k] (kRowsOfX) or
+// x[k * ldx + m]. Each element of out is one chain in rising k.
+template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
+[[gnu::noinline]] void microKernel(int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp, A* out,
+                                   int64_t ldo) {
+  using V = Vec<A>;
+  constexpr int L = kLanesOf<A>;
+  V acc[MR][NV];
 #pragma GCC unroll 12
-    for (int m = 0; m < MR; ++m)
+  for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) acc[m][n] = kAccumulate ? load<V>(out + m * ldo + n * L) : V{};
-    for (int64_t k = 0; k < depth; ++k) {
-      V row[NV];
+    for (int n = 0; n < NV; ++n) acc[m][n] = kAccumulate ? load<V>(out + m * ldo + n * L) : V{};
+  for (int64_t k = 0; k < depth; ++k) {
+    V row[NV];
 #pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) row[n] = load<V>(p + k * ldp + n * L);
+    for (int n = 0; n < NV; ++n) row[n] = load<V>(p + k * ldp + n * L);
 #pragma GCC unroll 12
-      for (int m = 0; m < MR; ++m) {
-        const V value = broadcast<V>(kRowsOfX ? x[m * ldx + k] : x[k * ldx + m]);
+    for (int m = 0; m < MR; ++m) {
+      const V value = broadcast<V>(kRowsOfX ? x[m * ldx + k] : x[k * ldx + m]);
 #pragma GCC unroll 4
-        for (int n = 0; n < NV; ++n) acc[m][n] += value * row[n];
-      }
+      for (int n = 0; n < NV; ++n) acc[m][n] += value * row[n];
     }
+  }
 #pragma GCC unroll 12
-    for (int m = 0; m < MR; ++m)
+  for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-      for (int n = 0; n < NV; ++n) store(out + m * ldo + n * L, acc[m][n]);
-  }
+    for (int n = 0; n < NV; ++n) store(out + m * ldo + n * L, acc[m][n]);
+}
 
-  template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
-  inline void callMicroKernel(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
-                              A* out, int64_t ldo) {
-    if (rows == MR)
-      microKernel<A, MR, NV, kRowsOfX, kAccumulate>(depth, x, ldx, p, ldp, out, ldo);
-    else if constexpr (MR > 1)
-      callMicroKernel<A, MR - 1, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p, ldp, out, ldo);
-  }
-
-  template <typename A, int NV, bool kRowsOfX, bool kAccumulate>
-  inline void multiplyStrip(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
+template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
+inline void callMicroKernel(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
                             A* out, int64_t ldo) {
-    constexpr int kRows = microRows(NV);
-    int64_t groups = (rows + kRows - 1) / kRows;
-    for (int64_t m = 0; groups > 0; --groups) {
-      const int64_t size = (rows - m + groups - 1) / groups;
-      callMicroKernel<A, kRows, NV, kRowsOfX, kAccumulate>(size, depth, x + (kRowsOfX ? m * ldx : m), ldx, p,
-                                                           ldp, out + m * ldo, ldo);
-      m += size;
+  if (rows == MR)
+    microKernel<A, MR, NV, kRowsOfX, kAccumulate>(depth, x, ldx, p, ldp, out, ldo);
+  else if constexpr (MR > 1)
+    callMicroKernel<A, MR - 1, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p, ldp, out, ldo);
+}
+
+template <typename A, int NV, bool kRowsOfX, bool kAccumulate>
+inline void multiplyStrip(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
+                          A* out, int64_t ldo) {
+  constexpr int kRows = microRows(NV);
+  int64_t groups = (rows + kRows - 1) / kRows;
+  for (int64_t m = 0; groups > 0; --groups) {
+    const int64_t size = (rows - m + groups - 1) / groups;
+    callMicroKernel<A, kRows, NV, kRowsOfX, kAccumulate>(size, depth, x + (kRowsOfX ? m * ldx : m), ldx, p,
+                                                         ldp, out + m * ldo, ldo);
+    m += size;
+  }
+}
+
+// out [rows, N] (+)= x [rows, depth] p [depth, N] with N, ldp and ldo compile-time: a tile or a panel.
+template <typename A, int64_t N, bool kRowsOfX, bool kAccumulate>
+void multiply(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
+  constexpr int NV = N / kLanesOf<A> < kStripVectors ? N / kLanesOf<A> : kStripVectors;
+  constexpr int64_t kStrip = NV * kLanesOf<A>;
+  for (int64_t n = 0; n < N; n += kStrip)
+    multiplyStrip<A, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p + n, N, out + n, N);
+}
+
+// tile [keys, W] = rows of x [keys, C] times packed [C, W]. Chunks of the depth keep the packed rows in the
+// L1 cache.
+template <typename A, int64_t W>
+void dotTile(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* packed, A* tile) {
+  constexpr int64_t kDepth = 128;
+  const int64_t first = C < kDepth ? C : kDepth;
+  multiply<A, W, true, false>(keys, first, x, ldx, packed, tile);
+  for (int64_t c = first; c < C; c += kDepth) {
+    const int64_t depth = C - c < kDepth ? C - c : kDepth;
+    multiply<A, W, true, true>(keys, depth, x + c, ldx, packed + c * W, tile);
+  }
+}
+
+// sums [C, W] += x [keys, C]^T tile [keys, W].
+template <typename A, int64_t W>
+void addWeighted(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* tile, A* sums) {
+  multiply<A, W, false, true>(C, keys, x, ldx, tile, sums);
+}
+
+template <typename A, int NV>
+inline void addOuterPanel(int vectors, int64_t keys, int64_t W, const A* tile, const A* panel, A* out) {
+  if (vectors == NV)
+    multiplyStrip<A, NV, true, true>(keys, W, tile, W, panel, kPanel<A>, out, kPanel<A>);
+  else if constexpr (NV > 1)
+    addOuterPanel<A, NV - 1>(vectors, keys, W, tile, panel, out);
+}
+
+// out [panels][keyStride, panel] += tile [keys, W] times panels [panels][W, panel] (the rows of q or dout).
+template <typename A, int64_t W>
+void addOuter(int64_t keys, int64_t C, const A* tile, const A* panels, A* out, int64_t keyStride) {
+  constexpr int64_t L = kLanesOf<A>;
+  for (int64_t c = 0; c < C; c += kPanel<A>) {
+    const int64_t width = C - c < kPanel<A> ? C - c : kPanel<A>;
+    addOuterPanel<A, kStripVectors>(static_cast<int>((width + L - 1) / L), keys, W, tile, panels + c * W,
+                                    out + c * keyStride);
+  }
+}
+
+// Rows of x at `stride` -> packed [C, W], times `scale`; rows from `count` on are zeros.
+template <typename A, int64_t W, typename T>
+void packTransposed(const T* x, int64_t stride, int64_t count, int64_t C, A scale, A* packed) {
+  for (int64_t c = 0; c < C; ++c) {
+    for (int64_t r = 0; r < count; ++r) packed[c * W + r] = A(x[r * stride + c]) * scale;
+    for (int64_t r = count; r < W; ++r) packed[c * W + r] = 0;
+  }
+}
+
+// sums [C, W], times factor [W], -> rows of out at `stride`.
+template <typename A, int64_t W, typename T>
+void unpackTransposed(const A* sums, const A* factor, int64_t count, int64_t C, T* out, int64_t stride) {
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t c = 0; c < C; ++c) out[r * stride + c] = T(sums[c * W + r] * factor[r]);
+}
+
+// Rows of x at `stride` -> panels [ceil(C / panel)][W, panel], zeros in the padding.
+template <typename A, int64_t W, typename T>
+void packPanels(const T* x, int64_t stride, int64_t count, int64_t C, A* panels) {
+  for (int64_t c0 = 0; c0 < C; c0 += kPanel<A>) {
+    const int64_t width = C - c0 < kPanel<A> ? C - c0 : kPanel<A>;
+    for (int64_t r = 0; r < W; ++r) {
+      A* row = panels + c0 * W + r * kPanel<A>;
+      const int64_t filled = r < count ? width : 0;
+      for (int64_t c = 0; c < filled; ++c) row[c] = A(x[r * stride + c0 + c]);
+      for (int64_t c = filled; c < kPanel<A>; ++c) row[c] = 0;
     }
   }
+}
 
-  // out [rows, N] (+)= x [rows, depth] p [depth, N] with N, ldp and ldo compile-time: a tile or a panel.
-  template <typename A, int64_t N, bool kRowsOfX, bool kAccumulate>
-  void multiply(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
-    constexpr int NV = N / kLanesOf<A> < kStripVectors ? N / kLanesOf<A> : kStripVectors;
-    constexpr int64_t kStrip = NV * kLanesOf<A>;
-    for (int64_t n = 0; n < N; n += kStrip)
-      multiplyStrip<A, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p + n, N, out + n, N);
+// Parts of this thread's scratch, each 64-byte aligned.
+template <typename A>
+class Scratch {
+ public:
+  explicit Scratch(int64_t elements)
+      : next_(static_cast<A*>(threadScratch(static_cast<size_t>(elements) * sizeof(A)))) {}
+  static constexpr int64_t rounded(int64_t elements) {
+    constexpr int64_t line = 64 / int64_t(sizeof(A));
+    return (elements + line - 1) / line * line;
+  }
+  A* take(int64_t elements) {
+    A* part = next_;
+    next_ += rounded(elements);
+    return part;
   }
 
-  // tile [keys, W] = rows of x [keys, C] times packed [C, W]. Chunks of the depth keep the packed rows in the
-  // L1 cache.
-  template <typename A, int64_t W>
-  void dotTile(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* packed, A* tile) {
-    constexpr int64_t kDepth = 128;
-    const int64_t first = C < kDepth ? C : kDepth;
-    multiply<A, W, true, false>(keys, first, x, ldx, packed, tile);
-    for (int64_t c = first; c < C; c += kDepth) {
-      const int64_t depth = C - c < kDepth ? C - c : kDepth;
-      multiply<A, W, true, true>(keys, depth, x + c, ldx, packed + c * W, tile);
-    }
+ private:
+  A* next_;
+};
+
+// A tile of keys or values as the micro-kernel reads it: in place, or converted into `buffer` [kKeyTile,
+// C].
+template <typename A>
+struct KeyRows {
+  const A* data;
+  int64_t stride;
+};
+template <typename A, typename T>
+inline KeyRows<A> keyRows(const T* x, int64_t stride, int64_t keys, int64_t C, A* buffer) {
+  if constexpr (sizeof(A) == sizeof(T)) {
+    (void)keys, (void)C, (void)buffer;
+    return {x, stride};
+  } else {
+    for (int64_t j = 0; j < keys; ++j)
+      for (int64_t c = 0; c < C; ++c) buffer[j * C + c] = A(x[j * stride + c]);
+    return {buffer, C};
   }
+}
+template <typename A, typename T>
+constexpr int64_t kKeyBuffer = sizeof(A) == sizeof(T) ? 0 : kKeyTile;  // rows of that buffer
 
-  // sums [C, W] += x [keys, C]^T tile [keys, W].
-  template <typename A, int64_t W>
-  void addWeighted(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* tile, A* sums) {
-    multiply<A, W, false, true>(C, keys, x, ldx, tile, sums);
+// Which keys a sequence's mask leaves: those outside [first, last] need no visit.
+struct KeyRange {
+  int64_t first, last;
+};
+inline KeyRange usedKeys(const int32_t* keyMask, int64_t Tk) {
+  if (!keyMask) return {0, Tk - 1};
+  KeyRange range{0, Tk - 1};
+  while (range.first < Tk && !keyMask[range.first]) ++range.first;
+  while (range.last >= range.first && !keyMask[range.last]) --range.last;
+  return range;
+}
+
+template <typename T>
+struct AttentionInput {
+  AttentionShape shape;
+  const T *q, *k, *v;
+  const int32_t *keyMask, *documentStart;
+  bool attendCurrent, remainder;
+
+  int64_t rows() const { return shape.Tq * shape.K; }
+  int64_t stride() const { return shape.H * shape.C; }
+  // Of q, out, dout and dq; of rowState and live when divided by C.
+  int64_t rowOffset(int64_t b, int64_t h, int64_t row) const {
+    return ((b * rows() + row) * shape.H + h) * shape.C;
   }
-
-  template <typename A, int NV>
-  inline void addOuterPanel(int vectors, int64_t keys, int64_t W, const A* tile, const A* panel, A* out) {
-    if (vectors == NV)
-      multiplyStrip<A, NV, true, true>(keys, W, tile, W, panel, kPanel<A>, out, kPanel<A>);
-    else if constexpr (NV > 1)
-      addOuterPanel<A, NV - 1>(vectors, keys, W, tile, panel, out);
+  int64_t keyOffset(int64_t b, int64_t h, int64_t key) const {
+    return ((b * shape.keyCapacity + key) * shape.H + h) * shape.C;
   }
+  int64_t position(int64_t row) const { return row / shape.K + shape.Tk - shape.Tq; }
+};
 
-  // out [panels][keyStride, panel] += tile [keys, W] times panels [panels][W, panel] (the rows of q or dout).
-  template <typename A, int64_t W>
-  void addOuter(int64_t keys, int64_t C, const A* tile, const A* panels, A* out, int64_t keyStride) {
-    constexpr int64_t L = kLanesOf<A>;
-    for (int64_t c = 0; c < C; c += kPanel<A>) {
-      const int64_t width = C - c < kPanel<A> ? C - c : kPanel<A>;
-      addOuterPanel<A, kStripVectors>(static_cast<int>((width + L - 1) / L), keys, W, tile, panels + c * W,
-                                      out + c * keyStride);
-    }
-  }
-
-  // Rows of x at `stride` -> packed [C, W], times `scale`; rows from `count` on are zeros.
-  template <typename A, int64_t W, typename T>
-  void packTransposed(const T* x, int64_t stride, int64_t count, int64_t C, A scale, A* packed) {
-    for (int64_t c = 0; c < C; ++c) {
-      for (int64_t r = 0; r < count; ++r) packed[c * W + r] = A(x[r * stride + c]) * scale;
-      for (int64_t r = count; r < W; ++r) packed[c * W + r] = 0;
-    }
-  }
-
-  // sums [C, W], times factor [W], -> rows of out at `stride`.
-  template <typename A, int64_t W, typename T>
-  void unpackTransposed(const A* sums, const A* factor, int64_t count, int64_t C, T* out, int64_t stride) {
-    for (int64_t r = 0; r < count; ++r)
-      for (int64_t c = 0; c < C; ++c) out[r * stride + c] = T(sums[c * W + r] * factor[r]);
-  }
-
-  // Rows of x at `stride` -> panels [ceil(C / panel)][W, panel], zeros in the padding.
-  template <typename A, int64_t W, typename T>
-  void packPanels(const T* x, int64_t stride, int64_t count, int64_t C, A* panels) {
-    for (int64_t c0 = 0; c0 < C; c0 += kPanel<A>) {
-      const int64_t width = C - c0 < kPanel<A> ? C - c0 : kPanel<A>;
-      for (int64_t r = 0; r < W; ++r) {
-        A* row = panels + c0 * W + r * kPanel<A>;
-        const int64_t filled = r < count ? width : 0;
-        for (int64_t c = 0; c < filled; ++c) row[c] = A(x[r * stride + c0 + c]);
-        for (int64_t c = filled; c < kPanel<A>; ++c) row[c] = 0;
-      }
-    }
-  }
-
-  // Parts of this thread's scratch, each 64-byte aligned.
-  template <typename A>
-  class Scratch {
-   public:
-    explicit Scratch(int64_t elements)
-        : next_(static_cast<A*>(threadScratch(static_cast<size_t>(elements) * sizeof(A)))) {}
-    static constexpr int64_t rounded(int64_t elements) {
-      constexpr int64_t line = 64 / int64_t(sizeof(A));
-      return (elements + line - 1) / line * line;
-    }
-    A* take(int64_t elements) {
-      A* part = next_;
-      next_ += rounded(elements);
-      return part;
-    }
-
-   private:
-    A* next_;
-  };
-
-  // A tile of keys or values as the micro-kernel reads it: in place, or converted into `buffer` [kKeyTile,
-  // C].
-  template <typename A>
-  struct KeyRows {
-    const A* data;
-    int64_t stride;
-  };
-  template <typename A, typename T>
-  inline KeyRows<A> keyRows(const T* x, int64_t stride, int64_t keys, int64_t C, A* buffer) {
-    if constexpr (sizeof(A) == sizeof(T)) {
-      (void)keys, (void)C, (void)buffer;
-      return {x, stride};
-    } else {
-      for (int64_t j = 0; j < keys; ++j)
-        for (int64_t c = 0; c < C; ++c) buffer[j * C + c] = A(x[j * stride + c]);
-      return {buffer, C};
-    }
-  }
-  template <typename A, typename T>
-  constexpr int64_t kKeyBuffer = sizeof(A) == sizeof(T) ? 0 : kKeyTile;  // rows of that buffer
-
-  // Which keys a sequence's mask leaves: those outside [first, last] need no visit.
-  struct KeyRange {
-    int64_t first, last;
-  };
-  inline KeyRange usedKeys(const int32_t* keyMask, int64_t Tk) {
-    if (!keyMask) return {0, Tk - 1};
-    KeyRange range{0, Tk - 1};
-    while (range.first < Tk && !keyMask[range.first]) ++range.first;
-    while (range.last >= range.first && !keyMask[range.last]) --range.last;
-    return range;
-  }
+// The rows [first, first + count) of one head and the keys each may see: start <= j <= limit and not
+// masked. Positions are held as A, exact far beyond any length.
+template <typename A, int64_t W>
+struct RowBlock {
+  int64_t b, h, first, count;
+  int64_t minLimit, maxLimit, minStart, maxStart;
+  const int32_t* keyMask;  // of this sequence, or null
+  alignas(64) A limit[W];
+  alignas(64) A start[W];
 
   template <typename T>
-  struct AttentionInput {
-    AttentionShape shape;
-    const T *q, *k, *v;
-    const int32_t *keyMask, *documentStart;
-    bool attendCurrent, remainder;
-
-    int64_t rows() const { return shape.Tq * shape.K; }
-    int64_t stride() const { return shape.H * shape.C; }
-    // Of q, out, dout and dq; of rowState and live when divided by C.
-    int64_t rowOffset(int64_t b, int64_t h, int64_t row) const {
-      return ((b * rows() + row) * shape.H + h) * shape.C;
-    }
-    int64_t keyOffset(int64_t b, int64_t h, int64_t key) const {
-      return ((b * shape.keyCapacity + key) * shape.H + h) * shape.C;
-    }
-    int64_t position(int64_t row) const { return row / shape.K + shape.Tk - shape.Tq; }
-  };
-
-  // The rows [first, first + count) of one head and the keys each may see: start <= j <= limit and not
-  // masked. Positions are held as A, exact far beyond any length.
-  template <typename A, int64_t W>
-  struct RowBlock {
-    int64_t b, h, first, count;
-    int64_t minLimit, maxLimit, minStart, maxStart;
-    const int32_t* keyMask;  // of this sequence, or null
-    alignas(64) A limit[W];
-    alignas(64) A start[W];
-
-    template <typename T>
-    RowBlock(const AttentionInput<T>& in, const KeyRange& used, int64_t b, int64_t h, int64_t block)
-        : b(b), h(h), first(block * W), keyMask(in.keyMask ? in.keyMask + b * in.shape.Tk : nullptr) {
-      count = in.rows() - first < W ? in.rows() - first : W;
-      minLimit = minStart = in.shape.Tk;
-      maxLimit = maxStart = -1;
-      for (int64_t r = 0; r < W; ++r) {
-        int64_t last = -1, from = 0;  // from >= 0: no row sees key -1
-        if (r < count) {
-          const int64_t position = in.position(first + r);
-          last = in.attendCurrent ? position : position - 1;
-          if (in.documentStart) from = in.documentStart[b * in.shape.Tq + (first + r) / in.shape.K];
-          if (last > used.last) last = used.last;
-          if (from < used.first) from = used.first;
-          if (last < minLimit) minLimit = last;
-          if (last > maxLimit) maxLimit = last;
-          if (from < minStart) minStart = from;
-          if (from > maxStart) maxStart = from;
-        }
-        limit[r] = A(last);
-        start[r] = A(from);
+  RowBlock(const AttentionInput<T>& in, const KeyRange& used, int64_t b, int64_t h, int64_t block)
+      : b(b), h(h), first(block * W), keyMask(in.keyMask ? in.keyMask + b * in.shape.Tk : nullptr) {
+    count = in.rows() - first < W ? in.rows() - first : W;
+    minLimit = minStart = in.shape.Tk;
+    maxLimit = maxStart = -1;
+    for (int64_t r = 0; r < W; ++r) {
+      int64_t last = -1, from = 0;  // from >= 0: no row sees key -1
+      if (r < count) {
+        const int64_t position = in.position(first + r);
+        last = in.attendCurrent ? position : position - 1;
+        if (in.documentStart) from = in.documentStart[b * in.shape.Tq + (first + r) / in.shape.K];
+        if (last > used.last) last = used.last;
+        if (from < used.first) from = used.first;
+        if (last < minLimit) minLimit = last;
+        if (last > maxLimit) maxLimit = last;
+        if (from < minStart) minStart = from;
+        if (from > maxStart) maxStart = from;
       }
-    }
-
-    int64_t firstTile() const { return minStart / kKeyTile; }
-    int64_t lastTile() const {
-      return maxLimit < 0 ? -1 : maxLimit / kKeyTile;
-    }  // below firstTile(): nothing to see
-    int64_t keysIn(int64_t tile) const {
-      const int64_t left = maxLimit + 1 - tile * kKeyTile;
-      return left < kKeyTile ? left : kKeyTile;
-    }
-    // Whether some row may not see some key of the tile.
-    bool masked(int64_t tile, int64_t keys) const {
-      const int64_t j = tile * kKeyTile;
-      if (j + keys - 1 > minLimit || j < maxStart) return true;
-      if (keyMask)
-        for (int64_t i = 0; i < keys; ++i)
-          if (!keyMask[j + i]) return true;
-      return false;
-    }
-    // Lanes (all ones or zero) of the rows r .. r + lanes that may see the key.
-    auto sees(int64_t key, int64_t r) const {
-      using V = Vec<A>;
-      const V j = keyMask && !keyMask[key] ? V{} - 1 : broadcast<V>(A(key));
-      return (j <= load<V>(limit + r)) & (j >= load<V>(start + r));
-    }
-  };
-
-  // Runs body(task) in parallel when the work, in multiply-adds, is worth a fork.
-  template <typename Body>
-  void forTasks(int64_t tasks, int64_t work, Body && body) {
-    if (work < 1 << 17) {
-      for (int64_t task = 0; task < tasks; ++task) body(task);
-    } else {
-      Pool::instance().parallelFor(tasks, body);
+      limit[r] = A(last);
+      start[r] = A(from);
     }
   }
 
-}  // MF_CPU_NAMESPACE
+  int64_t firstTile() const { return minStart / kKeyTile; }
+  int64_t lastTile() const {
+    return maxLimit < 0 ? -1 : maxLimit / kKeyTile;
+  }  // below firstTile(): nothing to see
+  int64_t keysIn(int64_t tile) const {
+    const int64_t left = maxLimit + 1 - tile * kKeyTile;
+    return left < kKeyTile ? left : kKeyTile;
+  }
+  // Whether some row may not see some key of the tile.
+  bool masked(int64_t tile, int64_t keys) const {
+    const int64_t j = tile * kKeyTile;
+    if (j + keys - 1 > minLimit || j < maxStart) return true;
+    if (keyMask)
+      for (int64_t i = 0; i < keys; ++i)
+        if (!keyMask[j + i]) return true;
+    return false;
+  }
+  // Lanes (all ones or zero) of the rows r .. r + lanes that may see the key.
+  auto sees(int64_t key, int64_t r) const {
+    using V = Vec<A>;
+    const V j = keyMask && !keyMask[key] ? V{} - 1 : broadcast<V>(A(key));
+    return (j <= load<V>(limit + r)) & (j >= load<V>(start + r));
+  }
+};
+
+// Runs body(task) in parallel when the work, in multiply-adds, is worth a fork.
+template <typename Body>
+void forTasks(int64_t tasks, int64_t work, Body&& body) {
+  if (work < 1 << 17) {
+    for (int64_t task = 0; task < tasks; ++task) body(task);
+  } else {
+    Pool::instance().parallelFor(tasks, body);
+  }
+}
+
+}  // namespace MF_CPU_NAMESPACE

@@ -3,11 +3,15 @@
 #define MF_STRING(x) #x
 #define MF_NAME(x) MF_STRING(x)
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 Backend* create();
-Backend* create() { return new CpuBackend(); }
+Backend* create() {
+  return new CpuBackend();
+}
 
-const char* CpuBackend::name() const { return "cpu (" MF_NAME(MF_ISA) ")"; }
+const char* CpuBackend::name() const {
+  return "cpu (" MF_NAME(MF_ISA) ")";
+}
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

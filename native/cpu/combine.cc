@@ -4,7 +4,7 @@
 #include "core/pool.h"
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int64_t kTaskElements = 16384;
@@ -84,4 +84,4 @@ void CpuBackend::combineBackward(const CombineBackwardArgs& a) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

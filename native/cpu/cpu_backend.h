@@ -4,56 +4,58 @@
 // MF_CPU_NAMESPACE).
 #include "core/backend.h"
 
-#define MF_CPU_NAMESPACE namespace mf::cpu::MF_ISA
+#define MF_CPU_NAMESPACE mf::cpu::MF_ISA
 
-MF_CPU_NAMESPACE {
-  class CpuBackend final : public Backend {
-   public:
-    const char* name() const override;
+namespace MF_CPU_NAMESPACE {
+class CpuBackend final : public Backend {
+ public:
+  const char* name() const override;
 
-    void copy(const CopyArgs&) override;
-    void fill(const FillArgs&) override;
-    void random(const RandomArgs&) override;
-    void unary(const UnaryArgs&) override;
-    void unaryBackward(const UnaryBackwardArgs&) override;
-    void binary(const BinaryArgs&) override;
-    void affine(const AffineArgs&) override;
-    void accumulate(const AccumulateArgs&) override;
-    void sum(const SumArgs&) override;
-    void mulRows(const MulRowsArgs&) override;
-    void rowDot(const RowDotArgs&) override;
-    void embedding(const EmbeddingArgs&) override;
-    void embeddingBackward(const EmbeddingBackwardArgs&) override;
-    void norm(const NormArgs&) override;
-    void normBackward(const NormBackwardArgs&) override;
-    void l2Normalize(const L2NormalizeArgs&) override;
-    void l2NormalizeBackward(const L2NormalizeBackwardArgs&) override;
-    void softmax(const SoftmaxArgs&) override;
-    void softmaxBackward(const SoftmaxBackwardArgs&) override;
-    void crossEntropy(const CrossEntropyArgs&) override;
-    void crossEntropyBackward(const CrossEntropyBackwardArgs&) override;
-    void linearCrossEntropy(const LinearCrossEntropyArgs&) override;
-    void dropout(const DropoutArgs&) override;
-    void route(const RouteArgs&) override;
-    void routePlan(const RoutePlanArgs&) override;
-    void gatherGates(const GatherGatesArgs&) override;
-    void gatherGatesBackward(const GatherGatesBackwardArgs&) override;
-    void routerLoss(const RouterLossArgs&) override;
-    void routerLossBackward(const RouterLossBackwardArgs&) override;
-    void groupedGemm(const GroupedGemmArgs&) override;
-    void groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) override;
-    void combine(const CombineArgs&) override;
-    void combineBackward(const CombineBackwardArgs&) override;
-    void attention(const AttentionArgs&) override;
-    void attentionBackward(const AttentionBackwardArgs&) override;
-    int64_t attentionWorkspace(const AttentionShape&, DType) const override;
-    void attentionWeights(const AttentionWeightsArgs&) override;
-    void rotary(const RotaryArgs&) override;
-    void cacheAppend(const CacheAppendArgs&) override;
-    void gradNorm(const GradNormArgs&) override;
-    void clip(const ClipArgs&) override;
-    void adamW(const AdamWArgs&) override;
-    void sample(const SampleArgs&) override;
-  };
+  void copy(const CopyArgs&) override;
+  void fill(const FillArgs&) override;
+  void random(const RandomArgs&) override;
+  void unary(const UnaryArgs&) override;
+  void unaryBackward(const UnaryBackwardArgs&) override;
+  void binary(const BinaryArgs&) override;
+  void affine(const AffineArgs&) override;
+  void accumulate(const AccumulateArgs&) override;
+  void sum(const SumArgs&) override;
+  void mulRows(const MulRowsArgs&) override;
+  void rowDot(const RowDotArgs&) override;
+  void shiftLabels(const ShiftLabelsArgs&) override;
+  void lastTokenRows(const LastTokenRowsArgs&) override;
+  void embedding(const EmbeddingArgs&) override;
+  void embeddingBackward(const EmbeddingBackwardArgs&) override;
+  void norm(const NormArgs&) override;
+  void normBackward(const NormBackwardArgs&) override;
+  void l2Normalize(const L2NormalizeArgs&) override;
+  void l2NormalizeBackward(const L2NormalizeBackwardArgs&) override;
+  void softmax(const SoftmaxArgs&) override;
+  void softmaxBackward(const SoftmaxBackwardArgs&) override;
+  void crossEntropy(const CrossEntropyArgs&) override;
+  void crossEntropyBackward(const CrossEntropyBackwardArgs&) override;
+  void linearCrossEntropy(const LinearCrossEntropyArgs&) override;
+  void dropout(const DropoutArgs&) override;
+  void route(const RouteArgs&) override;
+  void routePlan(const RoutePlanArgs&) override;
+  void gatherGates(const GatherGatesArgs&) override;
+  void gatherGatesBackward(const GatherGatesBackwardArgs&) override;
+  void routerLoss(const RouterLossArgs&) override;
+  void routerLossBackward(const RouterLossBackwardArgs&) override;
+  void groupedGemm(const GroupedGemmArgs&) override;
+  void groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) override;
+  void combine(const CombineArgs&) override;
+  void combineBackward(const CombineBackwardArgs&) override;
+  void attention(const AttentionArgs&) override;
+  void attentionBackward(const AttentionBackwardArgs&) override;
+  int64_t attentionWorkspace(const AttentionShape&, DType) const override;
+  void attentionWeights(const AttentionWeightsArgs&) override;
+  void rotary(const RotaryArgs&) override;
+  void cacheAppend(const CacheAppendArgs&) override;
+  void gradNorm(const GradNormArgs&) override;
+  void clip(const ClipArgs&) override;
+  void adamW(const AdamWArgs&) override;
+  void sample(const SampleArgs&) override;
+};
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

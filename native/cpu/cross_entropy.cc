@@ -3,7 +3,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/parallel.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 template <typename A, typename I>
@@ -63,4 +63,4 @@ void CpuBackend::crossEntropyBackward(const CrossEntropyBackwardArgs& args) {
            [&]<typename A, typename I>() { crossEntropyBackwardKernel<A, I>(args); });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -6,7 +6,7 @@
 #include "cpu/lanes.h"
 #include "cpu/unary.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 constexpr int64_t kIgnoredLabel = -100;
 
@@ -46,4 +46,4 @@ inline void logitsGrad(const A* logits, int64_t V, A lse, int64_t label, A scale
   dlogits[label] = static_cast<T>(chosen);
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

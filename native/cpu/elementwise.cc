@@ -5,7 +5,7 @@
 #include "cpu/parallel.h"
 #include "cpu/unary.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 template <typename F>
@@ -189,4 +189,4 @@ void CpuBackend::accumulate(const AccumulateArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -5,7 +5,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/parallel.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int64_t kColumns = 256;  // columns of a row of dweight summed at a time
@@ -92,4 +92,4 @@ void CpuBackend::embeddingBackward(const EmbeddingBackwardArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

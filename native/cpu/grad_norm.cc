@@ -3,7 +3,7 @@
 
 #include "cpu/tensor_blocks.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int kLanesOfSum = 32;
@@ -68,4 +68,4 @@ void CpuBackend::clip(const ClipArgs& a) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

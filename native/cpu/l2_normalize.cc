@@ -2,7 +2,7 @@
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr double kLeastNorm = 1e-12;
@@ -56,4 +56,4 @@ void CpuBackend::l2NormalizeBackward(const L2NormalizeBackwardArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

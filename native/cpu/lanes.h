@@ -3,7 +3,7 @@
 // loops over lanes are vectorised by the compiler.
 #include "cpu/simd.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 constexpr int64_t kWidth = 32;
 
@@ -37,4 +37,4 @@ inline A laneMax(int64_t n, Term term) {
   return laneReduce<A>(n, -A(__builtin_inf()), term, [](A a, A b) { return b > a ? b : a; });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -2,7 +2,7 @@
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 template <NormKind Kind, typename T>
@@ -105,4 +105,4 @@ void CpuBackend::normBackward(const NormBackwardArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

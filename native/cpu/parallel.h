@@ -3,7 +3,7 @@
 #include "core/pool.h"
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 // Elements per task of a memory-bound loop; smaller loops run on the calling thread.
 constexpr int64_t kTaskElements = 16384;
@@ -28,4 +28,4 @@ inline void forRows(int64_t rows, int64_t width, F&& f) {
   forBlocks(rows, width >= kTaskElements ? 1 : kTaskElements / (width > 0 ? width : 1), f);
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -6,7 +6,7 @@
 
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 struct PhiloxBlock {
   uint32_t word[4];
@@ -37,4 +37,4 @@ inline double uniform01(uint32_t high, uint32_t low) {
   return static_cast<double>((static_cast<uint64_t>(high) << 32 | low) >> 11) * 0x1p-53;
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

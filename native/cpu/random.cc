@@ -4,7 +4,7 @@
 #include "cpu/parallel.h"
 #include "cpu/philox.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int64_t kWords = 4;   // random words in a Philox block; element i takes word i % 4 of block i / 4
@@ -119,4 +119,4 @@ void CpuBackend::dropout(const DropoutArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -2,7 +2,7 @@
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 // `inner` is cut into chunks of fixed length; a chunk is summed in order, the chunks pairwise, so the error
@@ -124,4 +124,4 @@ void CpuBackend::rowDot(const RowDotArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -7,7 +7,7 @@
 #include "core/pool.h"
 #include "cpu/philox.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int64_t kTaskElements = 16384;
@@ -171,4 +171,4 @@ void CpuBackend::gatherGatesBackward(const GatherGatesBackwardArgs& a) {
     scatter<float>(a);
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

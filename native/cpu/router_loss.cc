@@ -8,7 +8,7 @@
 #include "core/pool.h"
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 constexpr int64_t kTaskElements = 16384;
@@ -189,4 +189,4 @@ void CpuBackend::routerLossBackward(const RouterLossBackwardArgs& a) {
     backward<float>(a);
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -10,7 +10,7 @@
 #include "cpu/philox.h"
 #include "cpu/simd.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 inline float exponential(float x) {
@@ -146,4 +146,4 @@ void CpuBackend::sample(const SampleArgs& a) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

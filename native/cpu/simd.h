@@ -1,12 +1,12 @@
 #pragma once
-// Vectors of the widest width of this instruction set (GCC/Clang vector extensions), and elementary functions that
-// work on them and on scalars alike; a plain loop over the scalar form is vectorised by the compiler.
+// Vectors of the widest width of this instruction set (GCC/Clang vector extensions), and elementary functions
+// that work on them and on scalars alike; a plain loop over the scalar form is vectorised by the compiler.
 #include <cstdint>
 #include <cstring>
 
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -38,23 +38,29 @@ template <typename V, typename T>
 inline void store(T* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
-inline VecF splat(float x) { return x - VecF{}; }  // x - 0 is x for every x, so it costs no addition
+inline VecF splat(float x) {
+  return x - VecF{};
+}  // x - 0 is x for every x, so it costs no addition
 
 inline float bitsToFloat(int32_t i) {
   float f;
   std::memcpy(&f, &i, sizeof f);
   return f;
 }
-inline VecF bitsToFloat(VecI i) { return reinterpret_cast<VecF>(i); }
+inline VecF bitsToFloat(VecI i) {
+  return reinterpret_cast<VecF>(i);
+}
 inline int32_t floatToBits(float f) {
   int32_t i;
   std::memcpy(&i, &f, sizeof i);
   return i;
 }
-inline VecI floatToBits(VecF f) { return reinterpret_cast<VecI>(f); }
+inline VecI floatToBits(VecF f) {
+  return reinterpret_cast<VecI>(f);
+}
 
-// exp(x) in f32, relative error below 2e-7; 0 below -87.3, saturates at about 3e38 above 88.7. NaN stays NaN for scalars
-// and vectors (the clamps compare so that NaN passes).
+// exp(x) in f32, relative error below 2e-7; 0 below -87.3, saturates at about 3e38 above 88.7. NaN stays NaN
+// for scalars and vectors (the clamps compare so that NaN passes).
 template <typename F>
 inline F expApprox(F x) {
   const F low = F{} - 87.33654f, high = F{} + 88.72283f;
@@ -77,4 +83,4 @@ inline F expApprox(F x) {
   return x < low ? F{} : p;
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

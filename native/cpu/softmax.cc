@@ -5,7 +5,7 @@
 #include "cpu/parallel.h"
 #include "cpu/unary.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 namespace {
 
 template <typename T, typename A = Accumulate<T>>
@@ -73,4 +73,4 @@ void CpuBackend::softmaxBackward(const SoftmaxBackwardArgs& args) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -7,96 +7,96 @@
 #include "cpu/attention_forward.h"
 #include "cpu/stick_breaking.h"
 
-MF_CPU_NAMESPACE {
-  namespace {
+namespace MF_CPU_NAMESPACE {
+namespace {
 
-  template <typename T, int64_t W>
-  class StickWeights {
-    using A = Accumulate<T>;
-    using V = Vec<A>;
-    static constexpr int64_t L = kLanesOf<A>;
-    static constexpr int kVectors = W / L < 4 ? W / L : 4;  // in flight together
+template <typename T, int64_t W>
+class StickWeights {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  static constexpr int64_t L = kLanesOf<A>;
+  static constexpr int kVectors = W / L < 4 ? W / L : 4;  // in flight together
 
-   public:
-    explicit StickWeights(const RowBlock<A, W>& rows) {
-      for (int64_t r = 0; r < W; ++r) {
-        stick_[r] = r < rows.count ? A(1) : A(0);
-        saved_[r] = 1;
-        live_[r] = 0;
-      }
+ public:
+  explicit StickWeights(const RowBlock<A, W>& rows) {
+    for (int64_t r = 0; r < W; ++r) {
+      stick_[r] = r < rows.count ? A(1) : A(0);
+      saved_[r] = 1;
+      live_[r] = 0;
     }
-
-    // Freezes the rows whose stick is spent; false when no row is live.
-    bool enter(int64_t tile) {
-      bool any = false;
-      for (int64_t r = 0; r < W; ++r) {
-        const bool live = stick_[r] > kSpentStick<T>;
-        if (live) {
-          saved_[r] = stick_[r];
-          live_[r] = static_cast<int32_t>(tile);
-        } else {
-          stick_[r] = 0;
-        }
-        any |= live;
-      }
-      return any;
-    }
-
-    template <bool kMasked>
-    void apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A*, int64_t) {
-      for (int64_t r = 0; r < W; r += kVectors * L) {
-        V stick[kVectors], product[kVectors];
-        for (int n = 0; n < kVectors; ++n) {
-          stick[n] = load<V>(stick_ + r + n * L);
-          product[n] = V{} + 1;
-        }
-        for (int64_t j = keys - 1; j >= 0; --j) {
-          A* row = tile + j * W + r;
-#pragma GCC unroll 4
-          for (int n = 0; n < kVectors; ++n) {
-            V odds = exp2Saturating(load<V>(row + n * L));
-            if constexpr (kMasked) odds = rows.sees(firstKey + j, r + n * L) ? odds : V{};
-            const V rest = reciprocal(odds + 1);  // 1 - sigmoid
-            const V sigmoid = odds * rest;
-            store(row + n * L, sigmoid * product[n] * stick[n]);
-            product[n] = maximum(breakOff(product[n], odds, sigmoid, rest), V{} + kLeastProduct<A>);
-          }
-        }
-        for (int n = 0; n < kVectors; ++n) store(stick_ + r + n * L, stick[n] * product[n]);
-      }
-    }
-
-    void finish(const AttentionInput<T>& in, const RowBlock<A, W>& rows, A* factor, A* sums) const {
-      for (int64_t r = 0; r < W; ++r) factor[r] = 1;
-      if (!in.remainder) return;
-      for (int64_t r = 0; r < rows.count; ++r) {
-        const T* own = in.v + in.keyOffset(rows.b, rows.h, in.position(rows.first + r));
-        for (int64_t c = 0; c < in.shape.C; ++c) sums[c * W + r] += stick_[r] * A(own[c]);
-      }
-    }
-
-    void save(const AttentionArgs& args, const RowBlock<A, W>& rows, int64_t index, int64_t step) const {
-      for (int64_t r = 0; r < rows.count; ++r) {
-        args.rowState.as<A>()[index + r * step] = saved_[r];
-        args.live.as<int32_t>()[index + r * step] = live_[r];
-      }
-    }
-
-   private:
-    alignas(64) A stick_[W];  // what is left to the left of the tiles seen
-    alignas(64) A saved_[W];  // the same at the right edge of the leftmost live tile, live_
-    int32_t live_[W];
-  };
-
-  }  // namespace
-
-  void stickBreaking(const AttentionArgs& args) {
-    dispatchFloat(args.q.dtype, [&]<typename T>() {
-      if (args.shape.Tq * args.shape.K <= kNarrowRows)
-        forwardRows<T, kNarrowRows, StickWeights<T, kNarrowRows>>(args);
-      else
-        forwardRows<T, kWideRows, StickWeights<T, kWideRows>>(args);
-    });
   }
 
-}  // MF_CPU_NAMESPACE
+  // Freezes the rows whose stick is spent; false when no row is live.
+  bool enter(int64_t tile) {
+    bool any = false;
+    for (int64_t r = 0; r < W; ++r) {
+      const bool live = stick_[r] > kSpentStick<T>;
+      if (live) {
+        saved_[r] = stick_[r];
+        live_[r] = static_cast<int32_t>(tile);
+      } else {
+        stick_[r] = 0;
+      }
+      any |= live;
+    }
+    return any;
+  }
+
+  template <bool kMasked>
+  void apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A*, int64_t) {
+    for (int64_t r = 0; r < W; r += kVectors * L) {
+      V stick[kVectors], product[kVectors];
+      for (int n = 0; n < kVectors; ++n) {
+        stick[n] = load<V>(stick_ + r + n * L);
+        product[n] = V{} + 1;
+      }
+      for (int64_t j = keys - 1; j >= 0; --j) {
+        A* row = tile + j * W + r;
+#pragma GCC unroll 4
+        for (int n = 0; n < kVectors; ++n) {
+          V odds = exp2Saturating(load<V>(row + n * L));
+          if constexpr (kMasked) odds = rows.sees(firstKey + j, r + n * L) ? odds : V{};
+          const V rest = reciprocal(odds + 1);  // 1 - sigmoid
+          const V sigmoid = odds * rest;
+          store(row + n * L, sigmoid * product[n] * stick[n]);
+          product[n] = maximum(breakOff(product[n], odds, sigmoid, rest), V{} + kLeastProduct<A>);
+        }
+      }
+      for (int n = 0; n < kVectors; ++n) store(stick_ + r + n * L, stick[n] * product[n]);
+    }
+  }
+
+  void finish(const AttentionInput<T>& in, const RowBlock<A, W>& rows, A* factor, A* sums) const {
+    for (int64_t r = 0; r < W; ++r) factor[r] = 1;
+    if (!in.remainder) return;
+    for (int64_t r = 0; r < rows.count; ++r) {
+      const T* own = in.v + in.keyOffset(rows.b, rows.h, in.position(rows.first + r));
+      for (int64_t c = 0; c < in.shape.C; ++c) sums[c * W + r] += stick_[r] * A(own[c]);
+    }
+  }
+
+  void save(const AttentionArgs& args, const RowBlock<A, W>& rows, int64_t index, int64_t step) const {
+    for (int64_t r = 0; r < rows.count; ++r) {
+      args.rowState.as<A>()[index + r * step] = saved_[r];
+      args.live.as<int32_t>()[index + r * step] = live_[r];
+    }
+  }
+
+ private:
+  alignas(64) A stick_[W];  // what is left to the left of the tiles seen
+  alignas(64) A saved_[W];  // the same at the right edge of the leftmost live tile, live_
+  int32_t live_[W];
+};
+
+}  // namespace
+
+void stickBreaking(const AttentionArgs& args) {
+  dispatchFloat(args.q.dtype, [&]<typename T>() {
+    if (args.shape.Tq * args.shape.K <= kNarrowRows)
+      forwardRows<T, kNarrowRows, StickWeights<T, kNarrowRows>>(args);
+    else
+      forwardRows<T, kWideRows, StickWeights<T, kWideRows>>(args);
+  });
+}
+
+}  // namespace MF_CPU_NAMESPACE

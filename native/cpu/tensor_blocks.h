@@ -6,7 +6,7 @@
 #include "core/pool.h"
 #include "cpu/cpu_backend.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 // Calls body(block, tensor, begin, end) for every block of kTensorBlock elements of every tensor; blocks are
 // numbered through the list. The body must not use threadScratch.
@@ -26,4 +26,4 @@ void forTensorBlocks(const std::vector<View>& tensors, Body body) {
   });
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

@@ -3,7 +3,7 @@
 // vectorised (f64 calls the standard library). NaN stays NaN.
 #include "cpu/activation.h"
 
-MF_CPU_NAMESPACE {
+namespace MF_CPU_NAMESPACE {
 
 // log(x) in f32, relative error below 2e-7 (Cephes); subnormals included.
 inline float logApprox(float x) {
@@ -146,4 +146,4 @@ inline void dispatchUnary(UnaryKind kind, F&& f) {
   }
 }
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE

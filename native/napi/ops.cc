@@ -17,6 +17,9 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(reshape, "x", "shape")
   MF_OP(narrow, "x", "start", "length")
 
+  MF_OP(shiftLabels, "labels")
+  MF_OP(lastTokenRows, "ids", "pad")
+
   MF_OP(route, "probs", "k", "sample", "key")
   MF_OP(routePlan, "experts", "numExperts")
   MF_OP(gatherGates, "probs", "experts")

@@ -63,4 +63,8 @@ Tensor sampleToken(Context& cx, const Tensor& logits, const std::optional<Tensor
                    double temperature, int64_t topK, double topP, double repetitionPenalty,
                    const RandomKey& key);
 
+// --- tokens.cc: ids and labels [B, T]
+Tensor shiftLabels(Context& cx, const Tensor& labels);              // -> [B, T] i32
+Tensor lastTokenRows(Context& cx, const Tensor& ids, int64_t pad);  // -> [B] i32; pad < 0: none
+
 }  // namespace mf::ops

@@ -2,10 +2,24 @@
 
 namespace mf::ops {
 
+namespace {
+
+// A fresh block may come from failed work: whoever fills it by parts must find it clean.
+struct Clean final : Command {
+  void run(Backend&) override {}
+};
+
+}  // namespace
+
 Tensor empty(Context& cx, DType dtype, const Shape& shape, Device device) {
   Call call(cx, "empty");
   call.on(device);
-  return call.out(dtype, shape);
+  Tensor tensor = call.out(dtype, shape);
+  auto command = std::make_unique<Clean>();
+  command->op = "empty";
+  command->writes = {tensor.storage()};
+  call.stream().enqueue(std::move(command));
+  return tensor;
 }
 
 Tensor reshape(Context&, const Tensor& x, const Shape& shape) {

@@ -4,122 +4,120 @@
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/product.h"
 
-MF_CPU_NAMESPACE {
-  constexpr int64_t kFewRows = 8;          // up to here this path is taken
-  constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weights
-  constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
-  constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
-  constexpr int kDotRows = kVectorRegisters == 32 ? 4 : 2;
+namespace MF_CPU_NAMESPACE {
+constexpr int64_t kFewRows = 8;          // up to here this path is taken
+constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weights
+constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
+constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
+constexpr int kDotRows = kVectorRegisters == 32 ? 4 : 2;
 
-  // sums[r, :] += sum over S steps of x[r][k + s] * w[s, :], in rising s.
-  template <typename M, int R, int S>
-  inline void addSteps(const typename M::T* const* x, int64_t k, const typename M::T* w, int64_t stride,
-                       int64_t columns, typename M::Acc* sums, int64_t sumsStride) {
-    using Vec = typename M::AccVec;
-    constexpr int lanes = kWordLanes<M>;
-    Vec factor[R][S];
-    for (int r = 0; r < R; ++r)
-      for (int s = 0; s < S; ++s) factor[r][s] = static_cast<typename M::Acc>(x[r][k + s]) - Vec{};
-    for (int64_t j = 0; j < columns; j += lanes) {
-      Vec row[S];
-      for (int s = 0; s < S; ++s) {
-        row[s] = lineOf<M>(w + s * stride + j, columns - j);
-        __builtin_prefetch(reinterpret_cast<const char*>(w + j) +
-                           (s + 2 * kStreamSteps) * stride * sizeof(*w));
-      }
-      for (int r = 0; r < R; ++r) {
-        Vec sum = load<Vec>(sums + r * sumsStride + j);
-        for (int s = 0; s < S; ++s) sum += factor[r][s] * row[s];
-        store(sums + r * sumsStride + j, sum);
-      }
+// sums[r, :] += sum over S steps of x[r][k + s] * w[s, :], in rising s.
+template <typename M, int R, int S>
+inline void addSteps(const typename M::T* const* x, int64_t k, const typename M::T* w, int64_t stride,
+                     int64_t columns, typename M::Acc* sums, int64_t sumsStride) {
+  using Vec = typename M::AccVec;
+  constexpr int lanes = kWordLanes<M>;
+  Vec factor[R][S];
+  for (int r = 0; r < R; ++r)
+    for (int s = 0; s < S; ++s) factor[r][s] = static_cast<typename M::Acc>(x[r][k + s]) - Vec{};
+  for (int64_t j = 0; j < columns; j += lanes) {
+    Vec row[S];
+    for (int s = 0; s < S; ++s) {
+      row[s] = lineOf<M>(w + s * stride + j, columns - j);
+      __builtin_prefetch(reinterpret_cast<const char*>(w + j) + (s + 2 * kStreamSteps) * stride * sizeof(*w));
+    }
+    for (int r = 0; r < R; ++r) {
+      Vec sum = load<Vec>(sums + r * sumsStride + j);
+      for (int s = 0; s < S; ++s) sum += factor[r][s] * row[s];
+      store(sums + r * sumsStride + j, sum);
     }
   }
+}
 
-  template <typename M, int S>
-  inline void addStepsTo(int64_t rows, const typename M::T* const* x, int64_t k, const typename M::T* w,
-                         int64_t stride, int64_t columns, typename M::Acc* sums, int64_t sumsStride) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4)
-      addSteps<M, 4, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
-    for (; r + 2 <= rows; r += 2)
-      addSteps<M, 2, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
-    for (; r < rows; ++r) addSteps<M, 1, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
-  }
+template <typename M, int S>
+inline void addStepsTo(int64_t rows, const typename M::T* const* x, int64_t k, const typename M::T* w,
+                       int64_t stride, int64_t columns, typename M::Acc* sums, int64_t sumsStride) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    addSteps<M, 4, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
+  for (; r + 2 <= rows; r += 2)
+    addSteps<M, 2, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
+  for (; r < rows; ++r) addSteps<M, 1, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
+}
 
-  // Columns [column, column + columns) of the span's rows, w [in, out].
-  template <typename M, typename Out>
-  inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column,
-                         int64_t columns) {
-    using T = typename M::T;
-    using Acc = typename M::Acc;
-    const int64_t rows = span.rows(), in = p.in(), stride = roundUp(columns, kWordLanes<M>);
-    Acc* sums = static_cast<Acc*>(threadScratch(rows * stride * sizeof(Acc)));
-    std::fill_n(sums, rows * stride, Acc(0));
-    const T* x[kFewRows];
-    for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
-    const T* w = p.weight(span.expert) + column;
-    int64_t k = 0;
-    for (; k + kStreamSteps <= in; k += kStreamSteps)
-      addStepsTo<M, kStreamSteps>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
-    for (; k < in; ++k) addStepsTo<M, 1>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
-    for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums + r * stride);
-  }
+// Columns [column, column + columns) of the span's rows, w [in, out].
+template <typename M, typename Out>
+inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column,
+                       int64_t columns) {
+  using T = typename M::T;
+  using Acc = typename M::Acc;
+  const int64_t rows = span.rows(), in = p.in(), stride = roundUp(columns, kWordLanes<M>);
+  Acc* sums = static_cast<Acc*>(threadScratch(rows * stride * sizeof(Acc)));
+  std::fill_n(sums, rows * stride, Acc(0));
+  const T* x[kFewRows];
+  for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
+  const T* w = p.weight(span.expert) + column;
+  int64_t k = 0;
+  for (; k + kStreamSteps <= in; k += kStreamSteps)
+    addStepsTo<M, kStreamSteps>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
+  for (; k < in; ++k) addStepsTo<M, 1>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
+  for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums + r * stride);
+}
 
-  // The sum of a vector's lanes, halves first.
-  template <typename Acc, typename Vec>
-  inline Acc sumLanes(Vec v) {
-    constexpr int lanes = sizeof(Vec) / sizeof(Acc);
-    Acc lane[lanes];
-    store(lane, v);
-    for (int half = lanes / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-    return lane[0];
-  }
+// The sum of a vector's lanes, halves first.
+template <typename Acc, typename Vec>
+inline Acc sumLanes(Vec v) {
+  constexpr int lanes = sizeof(Vec) / sizeof(Acc);
+  Acc lane[lanes];
+  store(lane, v);
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  return lane[0];
+}
 
-  // sums[r * sumsStride + c] = x[r] . w[c] for R rows and C columns.
-  template <typename M, int R, int C>
-  inline void dotTile(int64_t in, const typename M::T* const* x, const typename M::T* w,
-                      typename M::Acc* sums, int64_t sumsStride) {
-    using Vec = typename M::AccVec;
-    constexpr int lanes = kWordLanes<M>;
-    Vec sum[R][C] = {};
-    int64_t k = 0;
-    const auto step = [&](auto&& lineAt) {
-      Vec column[C];
-      for (int c = 0; c < C; ++c) column[c] = lineAt(w + c * in + k);
-      for (int r = 0; r < R; ++r) {
-        const Vec row = lineAt(x[r] + k);
-        for (int c = 0; c < C; ++c) sum[r][c] += row * column[c];
-      }
-    };
-    for (; k + lanes <= in; k += lanes) step([](const typename M::T* line) { return M::line(line); });
-    if (k < in) step([&](const typename M::T* line) { return lineOf<M>(line, in - k); });
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<typename M::Acc>(sum[r][c]);
-  }
-
-  // Columns [column, column + columns) of the span's rows, w [out, in].
-  template <typename M, typename Out>
-  inline void dotRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column,
-                      int64_t columns) {
-    using T = typename M::T;
-    const int64_t rows = span.rows(), in = p.in();
-    typename M::Acc sums[kFewRows][kDotColumns];
-    const T* x[kFewRows];
-    for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
-    const T* w = p.weight(span.expert) + column * in;
-    for (int64_t c = 0; c < columns;) {
-      const bool four = c + 4 <= columns;
-      for (int64_t r = 0; r < rows;) {
-        const bool many = r + kDotRows <= rows;
-        const auto tile = four ? (many ? dotTile<M, kDotRows, 4> : dotTile<M, 1, 4>)
-                               : (many ? dotTile<M, kDotRows, 1> : dotTile<M, 1, 1>);
-        tile(in, x + r, w + c * in, &sums[r][c], kDotColumns);
-        r += many ? kDotRows : 1;
-      }
-      c += four ? 4 : 1;
+// sums[r * sumsStride + c] = x[r] . w[c] for R rows and C columns.
+template <typename M, int R, int C>
+inline void dotTile(int64_t in, const typename M::T* const* x, const typename M::T* w, typename M::Acc* sums,
+                    int64_t sumsStride) {
+  using Vec = typename M::AccVec;
+  constexpr int lanes = kWordLanes<M>;
+  Vec sum[R][C] = {};
+  int64_t k = 0;
+  const auto step = [&](auto&& lineAt) {
+    Vec column[C];
+    for (int c = 0; c < C; ++c) column[c] = lineAt(w + c * in + k);
+    for (int r = 0; r < R; ++r) {
+      const Vec row = lineAt(x[r] + k);
+      for (int c = 0; c < C; ++c) sum[r][c] += row * column[c];
     }
-    for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums[r]);
-  }
+  };
+  for (; k + lanes <= in; k += lanes) step([](const typename M::T* line) { return M::line(line); });
+  if (k < in) step([&](const typename M::T* line) { return lineOf<M>(line, in - k); });
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<typename M::Acc>(sum[r][c]);
+}
 
-}  // MF_CPU_NAMESPACE
+// Columns [column, column + columns) of the span's rows, w [out, in].
+template <typename M, typename Out>
+inline void dotRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column, int64_t columns) {
+  using T = typename M::T;
+  const int64_t rows = span.rows(), in = p.in();
+  typename M::Acc sums[kFewRows][kDotColumns];
+  const T* x[kFewRows];
+  for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
+  const T* w = p.weight(span.expert) + column * in;
+  for (int64_t c = 0; c < columns;) {
+    const bool four = c + 4 <= columns;
+    for (int64_t r = 0; r < rows;) {
+      const bool many = r + kDotRows <= rows;
+      const auto tile = four ? (many ? dotTile<M, kDotRows, 4> : dotTile<M, 1, 4>)
+                             : (many ? dotTile<M, kDotRows, 1> : dotTile<M, 1, 1>);
+      tile(in, x + r, w + c * in, &sums[r][c], kDotColumns);
+      r += many ? kDotRows : 1;
+    }
+    c += four ? 4 : 1;
+  }
+  for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums[r]);
+}
+
+}  // namespace MF_CPU_NAMESPACE

@@ -3,135 +3,134 @@
 // place.
 #include "cpu/gemm/word.h"
 
-MF_CPU_NAMESPACE {
-  template <typename V, typename Mask>
-  inline V shuffle(V a, V b, Mask mask) {
+namespace MF_CPU_NAMESPACE {
+template <typename V, typename Mask>
+inline V shuffle(V a, V b, Mask mask) {
 #if defined(__clang__)
-    V out;
-    constexpr int n = sizeof(V) / sizeof(a[0]);
-    for (int i = 0; i < n; ++i) out[i] = mask[i] < n ? a[mask[i]] : b[mask[i] - n];
-    return out;
+  V out;
+  constexpr int n = sizeof(V) / sizeof(a[0]);
+  for (int i = 0; i < n; ++i) out[i] = mask[i] < n ? a[mask[i]] : b[mask[i] - n];
+  return out;
 #else
-    return __builtin_shuffle(a, b, mask);
+  return __builtin_shuffle(a, b, mask);
 #endif
-  }
+}
 
-  // A square of words in registers: log2(lanes) rounds of interleaving row i with row i + lanes / 2.
-  template <typename M>
-  inline void transpose(typename M::WordVec(&v)[kWordLanes<M>]) {
-    constexpr int n = kWordLanes<M>;
-    typename M::Mask low, high;
-    for (int i = 0; i < n; ++i) {
-      low[i] = i / 2 + (i % 2) * n;
-      high[i] = n / 2 + low[i];
-    }
+// A square of words in registers: log2(lanes) rounds of interleaving row i with row i + lanes / 2.
+template <typename M>
+inline void transpose(typename M::WordVec (&v)[kWordLanes<M>]) {
+  constexpr int n = kWordLanes<M>;
+  typename M::Mask low, high;
+  for (int i = 0; i < n; ++i) {
+    low[i] = i / 2 + (i % 2) * n;
+    high[i] = n / 2 + low[i];
+  }
 #pragma GCC unroll 4
-    for (int round = 1; round < n; round *= 2) {
-      typename M::WordVec t[n];
+  for (int round = 1; round < n; round *= 2) {
+    typename M::WordVec t[n];
 #pragma GCC unroll 8
-      for (int i = 0; i < n / 2; ++i) {
-        t[2 * i] = shuffle(v[i], v[i + n / 2], low);
-        t[2 * i + 1] = shuffle(v[i], v[i + n / 2], high);
-      }
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = shuffle(v[i], v[i + n / 2], low);
+      t[2 * i + 1] = shuffle(v[i], v[i + n / 2], high);
+    }
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) v[i] = t[i];
-    }
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
+}
 
-  // lanes words of a row of which `elements` elements are left.
-  template <typename M>
-  inline typename M::WordVec lineOf(const typename M::T* row, int64_t elements) {
-    constexpr int64_t whole = kWordLanes<M> * M::kElements;
-    if (elements >= whole) return M::line(row);
-    typename M::T rest[whole] = {};
-    for (int64_t i = 0; i < elements; ++i) rest[i] = row[i];
-    return M::line(rest);
-  }
+// lanes words of a row of which `elements` elements are left.
+template <typename M>
+inline typename M::WordVec lineOf(const typename M::T* row, int64_t elements) {
+  constexpr int64_t whole = kWordLanes<M> * M::kElements;
+  if (elements >= whole) return M::line(row);
+  typename M::T rest[whole] = {};
+  for (int64_t i = 0; i < elements; ++i) rest[i] = row[i];
+  return M::line(rest);
+}
 
-  // lanes columns of word row k of a matrix with `elements` rows; `columns` are left.
-  template <typename M, typename RowAt>
-  inline typename M::WordVec acrossOf(int64_t k, int64_t elements, const RowAt& rowAt, int64_t column,
-                                      int64_t columns) {
-    using T = typename M::T;
-    constexpr int lanes = kWordLanes<M>;
-    const int64_t first = k * M::kElements, second = first + M::kElements - 1;
-    const T* even = rowAt(first) + column;
-    if (columns >= lanes && second < elements) return M::across(even, rowAt(second) + column);
-    T evens[lanes] = {}, odds[lanes] = {};
-    const int64_t n = columns < lanes ? columns : lanes;
-    for (int64_t j = 0; j < n; ++j) evens[j] = even[j];
-    if (second > first && second < elements)
-      for (int64_t j = 0; j < n; ++j) odds[j] = rowAt(second)[column + j];
-    return M::across(evens, odds);
-  }
+// lanes columns of word row k of a matrix with `elements` rows; `columns` are left.
+template <typename M, typename RowAt>
+inline typename M::WordVec acrossOf(int64_t k, int64_t elements, const RowAt& rowAt, int64_t column,
+                                    int64_t columns) {
+  using T = typename M::T;
+  constexpr int lanes = kWordLanes<M>;
+  const int64_t first = k * M::kElements, second = first + M::kElements - 1;
+  const T* even = rowAt(first) + column;
+  if (columns >= lanes && second < elements) return M::across(even, rowAt(second) + column);
+  T evens[lanes] = {}, odds[lanes] = {};
+  const int64_t n = columns < lanes ? columns : lanes;
+  for (int64_t j = 0; j < n; ++j) evens[j] = even[j];
+  if (second > first && second < elements)
+    for (int64_t j = 0; j < n; ++j) odds[j] = rowAt(second)[column + j];
+  return M::across(evens, odds);
+}
 
-  // Panels of a matrix whose rows run across the summed dimension: rowAt(k) is row k, at the first of
-  // `columns`.
-  template <typename M, typename RowAt>
-  inline void packRows(int64_t elements, int64_t columns, const RowAt& rowAt, typename M::Word* panel) {
-    constexpr int lanes = kWordLanes<M>;
-    const int64_t words = wordsOf<M>(elements);
-    for (int64_t c = 0; c < columns; c += kTileColumns<M>) {
-      for (int64_t k = 0; k < words; ++k) {
-        for (int v = 0; v < kTileVectors; ++v) {
-          const int64_t column = c + v * lanes;
-          store(panel + v * lanes, column < columns
-                                       ? acrossOf<M>(k, elements, rowAt, column, columns - column)
-                                       : typename M::WordVec{});
-        }
-        panel += kTileColumns<M>;
+// Panels of a matrix whose rows run across the summed dimension: rowAt(k) is row k, at the first of
+// `columns`.
+template <typename M, typename RowAt>
+inline void packRows(int64_t elements, int64_t columns, const RowAt& rowAt, typename M::Word* panel) {
+  constexpr int lanes = kWordLanes<M>;
+  const int64_t words = wordsOf<M>(elements);
+  for (int64_t c = 0; c < columns; c += kTileColumns<M>) {
+    for (int64_t k = 0; k < words; ++k) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        const int64_t column = c + v * lanes;
+        store(panel + v * lanes, column < columns ? acrossOf<M>(k, elements, rowAt, column, columns - column)
+                                                  : typename M::WordVec{});
       }
+      panel += kTileColumns<M>;
     }
   }
+}
 
-  // Panels of a matrix whose rows run along the summed dimension: lineAt(c) is column c of the panels.
-  template <typename M, typename LineAt>
-  inline void packLines(int64_t elements, int64_t columns, const LineAt& lineAt, typename M::Word* panel) {
-    constexpr int lanes = kWordLanes<M>;
-    const int64_t words = wordsOf<M>(elements);
-    for (int64_t c = 0; c < columns; c += kTileColumns<M>) {
-      for (int64_t c0 = c; c0 < c + kTileColumns<M>; c0 += lanes) {
-        for (int64_t k = 0; k < words; k += lanes) {
-          typename M::WordVec v[lanes];
-          const int64_t element = k * M::kElements;
-          for (int i = 0; i < lanes; ++i)
-            v[i] = c0 + i < columns ? lineOf<M>(lineAt(c0 + i) + element, elements - element)
-                                    : typename M::WordVec{};
-          transpose<M>(v);
-          typename M::Word* out = panel + k * kTileColumns<M> + (c0 - c);
-          const int64_t n = words - k < lanes ? words - k : lanes;
-          for (int64_t i = 0; i < n; ++i) store(out + i * kTileColumns<M>, v[i]);
-        }
-      }
-      panel += words * kTileColumns<M>;
-    }
-  }
-
-  // The transpose of a matrix whose rows run across the summed dimension: out [columns, stride], words
-  // zero-padded to a whole vector.
-  template <typename M, typename RowAt>
-  inline void packTransposed(int64_t elements, int64_t columns, const RowAt& rowAt, typename M::Word* out,
-                             int64_t stride) {
-    constexpr int lanes = kWordLanes<M>;
-    const int64_t words = wordsOf<M>(elements);
-    for (int64_t k = 0; k < words; k += lanes) {
-      for (int64_t c = 0; c < columns; c += lanes) {
+// Panels of a matrix whose rows run along the summed dimension: lineAt(c) is column c of the panels.
+template <typename M, typename LineAt>
+inline void packLines(int64_t elements, int64_t columns, const LineAt& lineAt, typename M::Word* panel) {
+  constexpr int lanes = kWordLanes<M>;
+  const int64_t words = wordsOf<M>(elements);
+  for (int64_t c = 0; c < columns; c += kTileColumns<M>) {
+    for (int64_t c0 = c; c0 < c + kTileColumns<M>; c0 += lanes) {
+      for (int64_t k = 0; k < words; k += lanes) {
         typename M::WordVec v[lanes];
+        const int64_t element = k * M::kElements;
         for (int i = 0; i < lanes; ++i)
-          v[i] = k + i < words ? acrossOf<M>(k + i, elements, rowAt, c, columns - c) : typename M::WordVec{};
+          v[i] = c0 + i < columns ? lineOf<M>(lineAt(c0 + i) + element, elements - element)
+                                  : typename M::WordVec{};
         transpose<M>(v);
-        const int64_t n = columns - c < lanes ? columns - c : lanes;
-        for (int64_t i = 0; i < n; ++i) store(out + (c + i) * stride + k, v[i]);
+        typename M::Word* out = panel + k * kTileColumns<M> + (c0 - c);
+        const int64_t n = words - k < lanes ? words - k : lanes;
+        for (int64_t i = 0; i < n; ++i) store(out + i * kTileColumns<M>, v[i]);
       }
     }
+    panel += words * kTileColumns<M>;
   }
+}
 
-  // One row of `elements` as words, zero-padded to a whole vector.
-  template <typename M>
-  inline void packLine(int64_t elements, const typename M::T* row, typename M::Word* out) {
-    constexpr int64_t whole = kWordLanes<M> * M::kElements;
-    for (int64_t i = 0; i < elements; i += whole, out += kWordLanes<M>)
-      store(out, lineOf<M>(row + i, elements - i));
+// The transpose of a matrix whose rows run across the summed dimension: out [columns, stride], words
+// zero-padded to a whole vector.
+template <typename M, typename RowAt>
+inline void packTransposed(int64_t elements, int64_t columns, const RowAt& rowAt, typename M::Word* out,
+                           int64_t stride) {
+  constexpr int lanes = kWordLanes<M>;
+  const int64_t words = wordsOf<M>(elements);
+  for (int64_t k = 0; k < words; k += lanes) {
+    for (int64_t c = 0; c < columns; c += lanes) {
+      typename M::WordVec v[lanes];
+      for (int i = 0; i < lanes; ++i)
+        v[i] = k + i < words ? acrossOf<M>(k + i, elements, rowAt, c, columns - c) : typename M::WordVec{};
+      transpose<M>(v);
+      const int64_t n = columns - c < lanes ? columns - c : lanes;
+      for (int64_t i = 0; i < n; ++i) store(out + (c + i) * stride + k, v[i]);
+    }
   }
+}
 
-}  // MF_CPU_NAMESPACE
+// One row of `elements` as words, zero-padded to a whole vector.
+template <typename M>
+inline void packLine(int64_t elements, const typename M::T* row, typename M::Word* out) {
+  constexpr int64_t whole = kWordLanes<M> * M::kElements;
+  for (int64_t i = 0; i < elements; i += whole, out += kWordLanes<M>)
+    store(out, lineOf<M>(row + i, elements - i));
+}
+
+}  // namespace MF_CPU_NAMESPACE

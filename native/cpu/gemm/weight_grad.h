@@ -5,92 +5,90 @@
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/product.h"
 
-MF_CPU_NAMESPACE {
-  constexpr int64_t kGradRows = 192, kGradColumns = 512;
-  template <typename M>
-  constexpr int64_t kGradWords = kPassWords<M> / 2;  // per pass
+namespace MF_CPU_NAMESPACE {
+constexpr int64_t kGradRows = 192, kGradColumns = 512;
+template <typename M>
+constexpr int64_t kGradWords = kPassWords<M> / 2;  // per pass
 
-  struct GradBlock {
-    int64_t row, rows, column, columns;
-  };
+struct GradBlock {
+  int64_t row, rows, column, columns;
+};
 
-  // The last pass: sums (one tile, `count` rows) go to dw.
-  template <typename T, typename Out>
-  inline void finishTile(const WeightGrad<T, Out>& g, Out* dw, int64_t count, int64_t columns, int64_t stride,
-                         const Accumulate<T>* __restrict sums) {
-    using Acc = Accumulate<T>;
-    for (int64_t r = 0; r < count; ++r, dw += g.b.width, sums += stride) {
-      Out* __restrict out = dw;
-      if (g.accumulate)
-        for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(static_cast<Acc>(out[j]) + sums[j]);
-      else
-        for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(sums[j]);
-    }
+// The last pass: sums (one tile, `count` rows) go to dw.
+template <typename T, typename Out>
+inline void finishTile(const WeightGrad<T, Out>& g, Out* dw, int64_t count, int64_t columns, int64_t stride,
+                       const Accumulate<T>* __restrict sums) {
+  using Acc = Accumulate<T>;
+  for (int64_t r = 0; r < count; ++r, dw += g.b.width, sums += stride) {
+    Out* __restrict out = dw;
+    if (g.accumulate)
+      for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(static_cast<Acc>(out[j]) + sums[j]);
+    else
+      for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(sums[j]);
   }
+}
 
-  template <typename M, typename Out>
-  inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span& span,
-                              const GradBlock& block) {
-    using Word = typename M::Word;
-    using Acc = typename M::Acc;
-    constexpr int64_t tileColumns = kTileColumns<M>, most = kGradWords<M> * M::kElements;
-    const int64_t width = g.b.width;
-    Out* dw = g.dw + (span.expert * g.a.width + block.row) * width + block.column;
-    if (span.rows() == 0) {
-      if (!g.accumulate)
-        for (int64_t i = 0; i < block.rows; ++i)
-          std::fill_n(dw + i * width, block.columns, static_cast<Out>(Acc(0)));
-      return;
-    }
-    const int64_t passes = divideUp(span.rows(), most);
-    const int64_t passWords = std::min(wordsOf<M>(span.rows()), kGradWords<M>);
-    const int64_t stride = roundUp(passWords, kWordLanes<M>), panels = divideUp(block.columns, tileColumns);
-    Word* a = static_cast<Word*>(
-        threadScratch((block.rows * stride + passWords * tileColumns) * sizeof(Word) +
-                      (passes > 1 ? block.rows * panels : kTileRows) * tileColumns * sizeof(Acc)));
-    Word* b = a + block.rows * stride;
-    Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
+template <typename M, typename Out>
+inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span& span,
+                            const GradBlock& block) {
+  using Word = typename M::Word;
+  using Acc = typename M::Acc;
+  constexpr int64_t tileColumns = kTileColumns<M>, most = kGradWords<M> * M::kElements;
+  const int64_t width = g.b.width;
+  Out* dw = g.dw + (span.expert * g.a.width + block.row) * width + block.column;
+  if (span.rows() == 0) {
+    if (!g.accumulate)
+      for (int64_t i = 0; i < block.rows; ++i)
+        std::fill_n(dw + i * width, block.columns, static_cast<Out>(Acc(0)));
+    return;
+  }
+  const int64_t passes = divideUp(span.rows(), most);
+  const int64_t passWords = std::min(wordsOf<M>(span.rows()), kGradWords<M>);
+  const int64_t stride = roundUp(passWords, kWordLanes<M>), panels = divideUp(block.columns, tileColumns);
+  Word* a = static_cast<Word*>(
+      threadScratch((block.rows * stride + passWords * tileColumns) * sizeof(Word) +
+                    (passes > 1 ? block.rows * panels : kTileRows) * tileColumns * sizeof(Acc)));
+  Word* b = a + block.rows * stride;
+  Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
 
-    const int64_t tiles = divideUp(block.rows, kTileRows);
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      const int64_t first = span.begin + pass * most, elements = std::min(most, span.end - first);
-      const int64_t words = wordsOf<M>(elements);
-      packTransposed<M>(
-          elements, block.rows, [&](int64_t r) { return g.a[first + r] + block.row; }, a, stride);
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        const int64_t column = panel * tileColumns, columns = std::min(tileColumns, block.columns - column);
-        packRows<M>(
-            elements, columns, [&](int64_t r) { return g.b[first + r] + block.column + column; }, b);
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-          const int64_t begin = block.rows * tile / tiles, count = block.rows * (tile + 1) / tiles - begin;
-          const Word* rows[kTileRows];
-          for (int64_t r = 0; r < count; ++r) rows[r] = a + (begin + r) * stride;
-          Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
-          microKernel<M>(count)(words, rows, b, sum, pass > 0);
-          if (pass + 1 == passes)
-            finishTile(g, dw + begin * width + column, count, columns, tileColumns, sum);
-        }
+  const int64_t tiles = divideUp(block.rows, kTileRows);
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = span.begin + pass * most, elements = std::min(most, span.end - first);
+    const int64_t words = wordsOf<M>(elements);
+    packTransposed<M>(
+        elements, block.rows, [&](int64_t r) { return g.a[first + r] + block.row; }, a, stride);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = panel * tileColumns, columns = std::min(tileColumns, block.columns - column);
+      packRows<M>(
+          elements, columns, [&](int64_t r) { return g.b[first + r] + block.column + column; }, b);
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t begin = block.rows * tile / tiles, count = block.rows * (tile + 1) / tiles - begin;
+        const Word* rows[kTileRows];
+        for (int64_t r = 0; r < count; ++r) rows[r] = a + (begin + r) * stride;
+        Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
+        microKernel<M>(count)(words, rows, b, sum, pass > 0);
+        if (pass + 1 == passes) finishTile(g, dw + begin * width + column, count, columns, tileColumns, sum);
       }
     }
   }
+}
 
-  template <typename M, typename Out>
-  inline void weightGrad(const WeightGrad<typename M::T, Out>& g) {
-    const int64_t rowBlocks = divideUp(g.a.width, kGradRows),
-                  columnBlocks = divideUp(g.b.width, kGradColumns);
-    if (rowBlocks * columnBlocks == 0) return;
-    const int64_t blockRows = roundUp(divideUp(g.a.width, rowBlocks), kTileRows);
-    const int64_t blockColumns = roundUp(divideUp(g.b.width, columnBlocks), kTileColumns<M>);
-    const std::vector<Span> spans = spansByRows(g.groups, std::max<int64_t>(1, g.groups.rows), true);
-    const int64_t blocks = rowBlocks * columnBlocks, size = g.a.width * g.b.width;
-    forTasks(static_cast<int64_t>(spans.size()) * blocks, (g.groups.rows + g.groups.experts) * size,
-             [&](int64_t task) {
-               const int64_t row = task % blocks / columnBlocks * blockRows,
-                             column = task % columnBlocks * blockColumns;
-               const GradBlock block{row, std::min(blockRows, g.a.width - row), column,
-                                     std::min(blockColumns, g.b.width - column)};
-               if (block.rows > 0 && block.columns > 0) weightGradBlock<M>(g, spans[task / blocks], block);
-             });
-  }
+template <typename M, typename Out>
+inline void weightGrad(const WeightGrad<typename M::T, Out>& g) {
+  const int64_t rowBlocks = divideUp(g.a.width, kGradRows), columnBlocks = divideUp(g.b.width, kGradColumns);
+  if (rowBlocks * columnBlocks == 0) return;
+  const int64_t blockRows = roundUp(divideUp(g.a.width, rowBlocks), kTileRows);
+  const int64_t blockColumns = roundUp(divideUp(g.b.width, columnBlocks), kTileColumns<M>);
+  const std::vector<Span> spans = spansByRows(g.groups, std::max<int64_t>(1, g.groups.rows), true);
+  const int64_t blocks = rowBlocks * columnBlocks, size = g.a.width * g.b.width;
+  forTasks(static_cast<int64_t>(spans.size()) * blocks, (g.groups.rows + g.groups.experts) * size,
+           [&](int64_t task) {
+             const int64_t row = task % blocks / columnBlocks * blockRows,
+                           column = task % columnBlocks * blockColumns;
+             const GradBlock block{row, std::min(blockRows, g.a.width - row), column,
+                                   std::min(blockColumns, g.b.width - column)};
+             if (block.rows > 0 && block.columns > 0) weightGradBlock<M>(g, spans[task / blocks], block);
+           });
+}
 
-}  // MF_CPU_NAMESPACE
+}  // namespace MF_CPU_NAMESPACE
