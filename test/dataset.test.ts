@@ -95,6 +95,17 @@ test('any number of tokens per shard reads the same, at every range', async (t) 
   }
 });
 
+test('shards larger than the write buffer, of a size that it does not divide', async (t) => {
+  const letters = 'abcdefghijklmnopqrstuvwxyz'.repeat(10_000);
+  const more = { tokenizer: letterTokenizer(), validationFraction: 0, shardTokens: 100_000 };
+  const { dataset, dir } = await built(t, [letters, letters], more);
+  t.deepEqual((await readdir(dir)).length, 6 + 2 + 1);
+  t.is(dataset.train.tokenCount, 520_002);
+  const ids = await dataset.train.read(0, 520_002);
+  t.true(ids.every((id, i) => id === (i % 260_001 === 260_000 ? 0 : ((i % 260_001) % 26) + 1)));
+  await dataset.verify();
+});
+
 test('ids above 65535 are kept', async (t) => {
   const big = letterTokenizer(26, true, 70_000);
   const { dataset } = await built(t, ['abc', 'cab', 'z', 'ac'], { tokenizer: big, validationFraction: 0 });

@@ -2,8 +2,9 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import Module from 'node:module';
 import path from 'node:path';
 import test from 'ava';
+import { linePieces } from '../lib/data/line-pieces.js';
 import { trainTokenizer } from '../lib/data/train-tokenizer.js';
-import { Tokenizer } from '../lib/data/tokenizer.js';
+import { Tokenizer, type TokenizerJson } from '../lib/data/tokenizer.js';
 import { createRandom } from '../lib/data/random.js';
 import { DataError, ValueError } from '../lib/errors.js';
 import { letterTokenizer, syntheticTexts, temporaryDir } from './support/data.js';
@@ -39,6 +40,30 @@ function randomText(seed: number): string {
   return Array.from({ length: 60 }, char).join('');
 }
 
+/** Merges across every kind of boundary, which show where the pattern splits: LF LF, space LF, LF space, U+0085 ... */
+const boundaryMerges = [
+  ['\u010a', '\u010a'],
+  ['\u0120', '\u010a'],
+  ['\u010a', '\u0120'],
+  ['\u010d', '\u010a'],
+  ['\u0120', '\u00c2'],
+  ['\u0120', '\u00ef'],
+  ['\u0120', 'x'],
+];
+
+/** The trained tokenizer's bytes with `boundaryMerges`. */
+async function boundaryTokenizer(dir: string): Promise<Tokenizer> {
+  await trained.save(dir);
+  const json = JSON.parse(await readFile(path.join(dir, 'tokenizer.json'), 'utf8')) as TokenizerJson;
+  const { vocab } = json.model as { vocab: Record<string, number> };
+  const bytes = Object.entries(vocab).filter(([, id]) => id <= 256);
+  const merged = boundaryMerges.map((merge, i): [string, number] => [merge.join(''), 257 + i]);
+  return new Tokenizer({
+    ...json,
+    model: { ...json.model, vocab: Object.fromEntries([...bytes, ...merged]), merges: boundaryMerges },
+  });
+}
+
 test('every text round-trips', (t) => {
   const all = [...TRICKY, ...texts, ...Array.from({ length: 50 }, (_, seed) => randomText(seed))];
   for (const text of all) t.is(trained.decode(trained.encode(text)), text);
@@ -53,6 +78,12 @@ test('the native package gives the same ids', async (t) => {
   t.deepEqual(
     await trained.encodeBatch(all),
     all.map((text) => trained.encode(text)),
+  );
+  const boundaries = await boundaryTokenizer(await temporaryDir(t));
+  const ids = await boundaries.encodeBatch(all);
+  t.deepEqual(
+    ids,
+    all.map((text) => boundaries.encode(text)),
   );
 });
 
@@ -193,6 +224,40 @@ test('impossible training is refused', async (t) => {
   await t.throwsAsync(trainTokenizer({ texts, vocabSize: 600, specialTokens: ['a'] }), {
     instanceOf: ValueError,
   });
+});
+
+test('cutting a long text into pieces does not change its ids', async (t) => {
+  const lines = [
+    ...TRICKY,
+    ...texts.slice(-5),
+    'x.\n\ny',
+    ' \nz',
+    '<|endoftext|>',
+    'é',
+    '<|endo',
+    'ftext|>',
+    '\r',
+    '1',
+  ];
+  const tokenizer = await boundaryTokenizer(await temporaryDir(t));
+  const random = createRandom(17);
+  for (let round = 0; round < 300; round++) {
+    const text = Array.from({ length: 12 }, () => lines[random.below(lines.length)]).join('\n');
+    const pieces = [...linePieces(text, 1 + random.below(40))];
+    t.is(pieces.join(''), text);
+    t.deepEqual(
+      pieces.flatMap((piece) => tokenizer.encode(piece)),
+      tokenizer.encode(text),
+    );
+  }
+  const long = texts.join('\n').repeat(60);
+  t.true([...linePieces(long, 10_000)].length > 40);
+  t.true(long.length > 2 ** 21); // two pieces or more
+  t.deepEqual((await trained.encodeBatch(['x', long, ''])).slice(0, 3), [
+    trained.encode('x'),
+    trained.encode(long),
+    [],
+  ]);
 });
 
 test('truncation and padding asked for in a file are not applied', async (t) => {

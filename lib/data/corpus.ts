@@ -12,7 +12,7 @@ export interface CorpusOptions {
   textField?: string;
   /** What separates the documents of a text file, such as '<|endoftext|>'. Without it a file is one document. */
   delimiter?: string;
-  /** Documents and lines longer than this many UTF-16 units are an error. Default 256 Mi. */
+  /** Documents and lines longer than this many UTF-16 units are an error. Default 64 Mi. */
   maxDocumentLength?: number;
 }
 
@@ -24,7 +24,7 @@ export interface Document {
   readonly index: number;
 }
 
-const DEFAULT_MAX_LENGTH = 2 ** 28;
+const DEFAULT_MAX_LENGTH = 2 ** 26;
 
 /**
  * The documents of text and JSONL files, in order, as a stream: no file is held in memory, only the current document.
