@@ -9,7 +9,7 @@ function sizes(
   name: string,
   lengths: readonly number[],
   maxNorm: number,
-  extra: Partial<CaseSpec> = { slack: 2 },
+  extra: Partial<CaseSpec> = { slack: 4 },
 ): CaseSpec {
   const names = lengths.map((_, i) => `g${i}`);
   return {
