@@ -33,6 +33,8 @@ export const unaryKinds = [
   'softplus',
 ] as const;
 export const binaryKinds = ['add', 'sub', 'mul', 'div'] as const;
+export const randomKinds = ['uniform', 'normal'] as const;
+export const normKinds = ['layerNorm', 'rmsNorm'] as const;
 
 export interface InstructionSets {
   /** Instruction sets in this binary, from the narrowest on. */
@@ -87,9 +89,68 @@ export interface NativeBinding {
   lastTokenRows(ids: Handle, pad: number): Handle;
 
   // elementwise
+  cast(x: Handle, dtype: number): Handle;
+  copyInto(x: Handle, y: Handle): void;
+  fill(x: Handle, value: number): void;
+  unary(kind: number, x: Handle): Handle;
+  unaryBackward(kind: number, x: Handle, dy: Handle): Handle;
   binary(kind: number, a: Handle, b: Handle): Handle;
   affine(x: Handle, alpha: number, beta: number): Handle;
   accumulate(x: Handle, y: Handle, alpha: number): void;
+
+  // random
+  random(kind: number, x: Handle, a: number, b: number, key: RandomKey): void;
+  dropout(x: Handle, p: number, key: RandomKey): Handle;
+
+  // reduce
+  sum(x: Handle, first: number, last: number): Handle;
+  expand(x: Handle, shape: readonly number[], first: number, last: number): Handle;
+  mulRows(x: Handle, s: Handle): Handle;
+  scaleInPlace(x: Handle, s: Handle): void;
+  rowDot(a: Handle, b: Handle): Handle;
+
+  // embedding
+  embedding(weight: Handle, ids: Handle): Handle;
+  embeddingBackward(dy: Handle, ids: Handle, V: number): Handle;
+
+  // norm
+  norm(
+    kind: number,
+    x: Handle,
+    weight: Handle,
+    bias: Handle | null,
+    eps: number,
+  ): [out: Handle, mean: Handle | null, rstd: Handle];
+  normBackward(
+    kind: number,
+    x: Handle,
+    weight: Handle,
+    mean: Handle | null,
+    rstd: Handle,
+    dy: Handle,
+    hasBias: boolean,
+  ): [dx: Handle, dweight: Handle, dbias: Handle | null];
+
+  // l2_normalize
+  l2Normalize(x: Handle): [out: Handle, norm: Handle];
+  l2NormalizeBackward(x: Handle, norm: Handle, dy: Handle): Handle;
+
+  // softmax
+  softmax(x: Handle, log: boolean): Handle;
+  softmaxBackward(y: Handle, dy: Handle, log: boolean): Handle;
+
+  // cross_entropy
+  crossEntropy(logits: Handle, labels: Handle): [loss: Handle, lse: Handle, count: Handle];
+  crossEntropyBackward(logits: Handle, labels: Handle, lse: Handle, count: Handle, dloss: Handle): Handle;
+
+  // linear_cross_entropy
+  linearCrossEntropy(
+    x: Handle,
+    weight: Handle,
+    labels: Handle,
+    wantDx: boolean,
+    wantDweight: boolean,
+  ): [loss: Handle, dx: Handle | null, dweight: Handle | null];
 
   // router
   route(probs: Handle, k: number, sample: number, key: RandomKey): [experts: Handle, gates: Handle];

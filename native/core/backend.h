@@ -71,6 +71,10 @@ struct SumArgs {  // in [outer, inner, tail] -> out [outer, tail], acc inside
   View in, out;
   int64_t outer, inner, tail;
 };
+struct ExpandArgs {  // in [outer, tail] -> out [outer, inner, tail]: out[o, i, t] = in[o, t]
+  View in, out;
+  int64_t outer, inner, tail;
+};
 struct MulRowsArgs {  // out[r, :] = x[r, :] * s[r]; s is acc
   View x, s, out;
 };
@@ -302,6 +306,7 @@ class Backend {
   virtual void affine(const AffineArgs&) = 0;
   virtual void accumulate(const AccumulateArgs&) = 0;
   virtual void sum(const SumArgs&) = 0;
+  virtual void expand(const ExpandArgs&) = 0;
   virtual void mulRows(const MulRowsArgs&) = 0;
   virtual void rowDot(const RowDotArgs&) = 0;
   virtual void shiftLabels(const ShiftLabelsArgs&) = 0;

@@ -20,6 +20,7 @@ class CpuBackend final : public Backend {
   void affine(const AffineArgs&) override;
   void accumulate(const AccumulateArgs&) override;
   void sum(const SumArgs&) override;
+  void expand(const ExpandArgs&) override;
   void mulRows(const MulRowsArgs&) override;
   void rowDot(const RowDotArgs&) override;
   void shiftLabels(const ShiftLabelsArgs&) override;

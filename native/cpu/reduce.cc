@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "cpu/cpu_backend.h"
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
@@ -89,6 +91,25 @@ void sumKernel(const SumArgs& args) {
 
 void CpuBackend::sum(const SumArgs& args) {
   dispatchFloat(args.in.dtype, [&]<typename T>() { sumKernel<T>(args); });
+}
+
+void CpuBackend::expand(const ExpandArgs& args) {
+  const int64_t inner = args.inner, tail = args.tail;
+  dispatchFloat(args.in.dtype, [&]<typename T>() {
+    const T* in = args.in.as<T>();
+    T* out = args.out.as<T>();
+    if (tail == 1)
+      return forElements(args.outer * inner, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end;) {
+          const int64_t o = i / inner, stop = (o + 1) * inner < end ? (o + 1) * inner : end;
+          for (const T value = in[o]; i < stop; ++i) out[i] = value;
+        }
+      });
+    forRows(args.outer * inner, tail, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        std::memcpy(out + r * tail, in + r / inner * tail, static_cast<size_t>(tail) * sizeof(T));
+    });
+  });
 }
 
 void CpuBackend::mulRows(const MulRowsArgs& args) {

@@ -16,6 +16,59 @@ Tensor reshape(Context& cx, const Tensor& x, const Shape& shape);  // shares mem
 Tensor narrow(Context& cx, const Tensor& x, int64_t start,
               int64_t length);  // along dimension 0; shares memory
 
+// --- elementwise.cc
+Tensor cast(Context& cx, const Tensor& x, DType dtype);
+void copyInto(Context& cx, const Tensor& x, const Tensor& y);  // y = x, converted to y's dtype; same shape
+void fill(Context& cx, const Tensor& x, double value);
+Tensor unary(Context& cx, UnaryKind kind, const Tensor& x);
+Tensor unaryBackward(Context& cx, UnaryKind kind, const Tensor& x, const Tensor& dy);
+Tensor binary(Context& cx, BinaryKind kind, const Tensor& a, const Tensor& b);  // b: trailing dimensions of a
+Tensor affine(Context& cx, const Tensor& x, double alpha, double beta);         // alpha * x + beta
+void accumulate(Context& cx, const Tensor& x, const Tensor& y, double alpha);   // y += alpha * x
+
+// --- random.cc
+void random(Context& cx, RandomKind kind, const Tensor& x, double a, double b, RandomKey key);  // fills x
+Tensor dropout(Context& cx, const Tensor& x, double p, RandomKey key);
+
+// --- reduce.cc: over the dimensions [first, last)
+Tensor sum(Context& cx, const Tensor& x, int64_t first, int64_t last);
+Tensor expand(Context& cx, const Tensor& x, const Shape& shape, int64_t first,
+              int64_t last);                                       // sum's inverse shape
+Tensor mulRows(Context& cx, const Tensor& x, const Tensor& s);     // x [.., D], s [..] acc
+void scaleInPlace(Context& cx, const Tensor& x, const Tensor& s);  // x *= s, one number in acc
+Tensor rowDot(Context& cx, const Tensor& a, const Tensor& b);      // [.., D] twice -> [..] acc
+
+// --- embedding.cc
+Tensor embedding(Context& cx, const Tensor& weight, const Tensor& ids);  // [V, D], [..] -> [.., D]
+Tensor embeddingBackward(Context& cx, const Tensor& dy, const Tensor& ids, int64_t V);  // -> dweight [V, D]
+
+// --- norm.cc: x [.., D] -> out, mean (LayerNorm), rstd; backward -> dx, dweight, dbias
+std::tuple<Tensor, std::optional<Tensor>, Tensor> norm(Context& cx, NormKind kind, const Tensor& x,
+                                                       const Tensor& weight,
+                                                       const std::optional<Tensor>& bias, double eps);
+std::tuple<Tensor, Tensor, std::optional<Tensor>> normBackward(Context& cx, NormKind kind, const Tensor& x,
+                                                               const Tensor& weight,
+                                                               const std::optional<Tensor>& mean,
+                                                               const Tensor& rstd, const Tensor& dy,
+                                                               bool hasBias);
+
+// --- l2_normalize.cc: x [.., D] -> out, norm [..]
+std::tuple<Tensor, Tensor> l2Normalize(Context& cx, const Tensor& x);
+Tensor l2NormalizeBackward(Context& cx, const Tensor& x, const Tensor& norm, const Tensor& dy);
+
+// --- softmax.cc: over the last dimension
+Tensor softmax(Context& cx, const Tensor& x, bool log);
+Tensor softmaxBackward(Context& cx, const Tensor& y, const Tensor& dy, bool log);
+
+// --- cross_entropy.cc: logits [.., V] acc, labels [..] -> loss [], lse [..], count []
+std::tuple<Tensor, Tensor, Tensor> crossEntropy(Context& cx, const Tensor& logits, const Tensor& labels);
+Tensor crossEntropyBackward(Context& cx, const Tensor& logits, const Tensor& labels, const Tensor& lse,
+                            const Tensor& count, const Tensor& dloss);
+
+// --- linear_cross_entropy.cc: x [.., D], weight [V, D], labels [..] -> loss [], dx and dweight where wanted
+std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> linearCrossEntropy(
+    Context& cx, const Tensor& x, const Tensor& weight, const Tensor& labels, bool wantDx, bool wantDweight);
+
 // --- router.cc
 // probs [N, E] f64 or f32 -> experts [N, K] i32, gates [N, K]
 std::tuple<Tensor, Tensor> route(Context& cx, const Tensor& probs, int64_t topK, int64_t sample,
