@@ -7,30 +7,10 @@
 // Rows: the K query groups of a position share its keys, so row r = i * K + k of a head, at the stride H * C.
 #include "core/backend.h"
 #include "core/pool.h"
-#include "cpu/attention_math.h"
+#include "cpu/attention_pack.h"
 #include "cpu/simd.h"
 
 namespace MF_CPU_NAMESPACE {
-constexpr int64_t kKeyTile = 48;     // keys per tile: a multiple of the micro-kernel's rows
-constexpr int64_t kWideRows = 64;    // rows per block
-constexpr int64_t kNarrowRows = 16;  // rows per block when a head has no more: decoding
-
-// The widest column strip of the micro-kernel in vectors, and its rows for a strip of n vectors.
-constexpr int kStripVectors = kVectorRegisters >= 32 ? 4 : 2;
-constexpr int microRows(int vectors) {
-  if (vectors == 1) return 12;
-  if (vectors == 2) return kVectorRegisters >= 32 ? 12 : 6;
-  return vectors == 3 ? 8 : 6;
-}
-
-template <typename A>
-constexpr int64_t kPanel = kStripVectors* kLanesOf<A>;  // columns of a panel of channels
-
-template <typename A>
-inline int64_t paddedWidth(int64_t C) {
-  return (C + kPanel<A> - 1) / kPanel<A> * kPanel<A>;
-}
-
 // out[m, 0:n] (+)= sum_k x(m, k) p[k, 0:n] with n = NV vectors. x(m, k) is x[m * ldx + k] (kRowsOfX) or
 // x[k * ldx + m]. Each element of out is one chain in rising k.
 template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
@@ -129,36 +109,6 @@ void addOuter(int64_t keys, int64_t C, const A* tile, const A* panels, A* out, i
   }
 }
 
-// Rows of x at `stride` -> packed [C, W], times `scale`; rows from `count` on are zeros.
-template <typename A, int64_t W, typename T>
-void packTransposed(const T* x, int64_t stride, int64_t count, int64_t C, A scale, A* packed) {
-  for (int64_t c = 0; c < C; ++c) {
-    for (int64_t r = 0; r < count; ++r) packed[c * W + r] = A(x[r * stride + c]) * scale;
-    for (int64_t r = count; r < W; ++r) packed[c * W + r] = 0;
-  }
-}
-
-// sums [C, W], times factor [W], -> rows of out at `stride`.
-template <typename A, int64_t W, typename T>
-void unpackTransposed(const A* sums, const A* factor, int64_t count, int64_t C, T* out, int64_t stride) {
-  for (int64_t r = 0; r < count; ++r)
-    for (int64_t c = 0; c < C; ++c) out[r * stride + c] = T(sums[c * W + r] * factor[r]);
-}
-
-// Rows of x at `stride` -> panels [ceil(C / panel)][W, panel], zeros in the padding.
-template <typename A, int64_t W, typename T>
-void packPanels(const T* x, int64_t stride, int64_t count, int64_t C, A* panels) {
-  for (int64_t c0 = 0; c0 < C; c0 += kPanel<A>) {
-    const int64_t width = C - c0 < kPanel<A> ? C - c0 : kPanel<A>;
-    for (int64_t r = 0; r < W; ++r) {
-      A* row = panels + c0 * W + r * kPanel<A>;
-      const int64_t filled = r < count ? width : 0;
-      for (int64_t c = 0; c < filled; ++c) row[c] = A(x[r * stride + c0 + c]);
-      for (int64_t c = filled; c < kPanel<A>; ++c) row[c] = 0;
-    }
-  }
-}
-
 // Parts of this thread's scratch, each 64-byte aligned.
 template <typename A>
 class Scratch {
@@ -178,27 +128,6 @@ class Scratch {
  private:
   A* next_;
 };
-
-// A tile of keys or values as the micro-kernel reads it: in place, or converted into `buffer` [kKeyTile,
-// C].
-template <typename A>
-struct KeyRows {
-  const A* data;
-  int64_t stride;
-};
-template <typename A, typename T>
-inline KeyRows<A> keyRows(const T* x, int64_t stride, int64_t keys, int64_t C, A* buffer) {
-  if constexpr (sizeof(A) == sizeof(T)) {
-    (void)keys, (void)C, (void)buffer;
-    return {x, stride};
-  } else {
-    for (int64_t j = 0; j < keys; ++j)
-      for (int64_t c = 0; c < C; ++c) buffer[j * C + c] = A(x[j * stride + c]);
-    return {buffer, C};
-  }
-}
-template <typename A, typename T>
-constexpr int64_t kKeyBuffer = sizeof(A) == sizeof(T) ? 0 : kKeyTile;  // rows of that buffer
 
 // Which keys a sequence's mask leaves: those outside [first, last] need no visit.
 struct KeyRange {
