@@ -62,6 +62,7 @@ export const IGNORED_LABEL = -100;
  * One batch is read ahead. Each batch lets pending events of Node run before it is delivered.
  */
 export class DataLoader implements AsyncIterable<Batch> {
+  readonly dataset: TextDataset;
   readonly batchSize: number;
   readonly sequenceLength: number;
   readonly split: Split;
@@ -93,6 +94,7 @@ export class DataLoader implements AsyncIterable<Batch> {
         `the ${split} split of ${dataset.dir} has ${tokens.tokenCount} tokens, too few for rows of ${sequenceLength}`,
       );
     }
+    this.dataset = dataset;
     this.batchSize = batchSize;
     this.sequenceLength = sequenceLength;
     this.split = split;

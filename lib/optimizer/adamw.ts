@@ -70,10 +70,10 @@ export class AdamW {
 
   /**
    * Updates every parameter that has a gradient. Only enqueues. When a gradient holds a NaN or an infinity, nothing
-   * changes, the count of steps included.
+   * changes, the count of steps included; `finite` [1] i32, when given, decides that instead (0: nothing changes).
    * @throws ValueError when an option of a group is out of range; nothing changes then.
    */
-  step(): void {
+  step(finite?: Tensor): void {
     this.groups.forEach(requireFactors);
     scope(() => {
       const entries = this.groups.map(({ params }) =>
@@ -83,10 +83,10 @@ export class AdamW {
       );
       const gradients = entries.flat().map(({ gradient }) => gradient);
       if (gradients.length === 0) return;
-      const finite = finiteFlag(gradients);
+      const flag = finite ?? finiteFlag(gradients);
       this.groups.forEach((group, i) => {
         const own = entries[i] as AdamWEntry[];
-        if (own.length > 0) adamWStep(own, group, finite);
+        if (own.length > 0) adamWStep(own, group, flag);
       });
     });
   }
