@@ -1,9 +1,9 @@
 import { adamWStep, type AdamWEntry } from '../autograd/adamw.js';
+import { cast, zeros } from '../autograd/elementwise.js';
+import { noGrad } from '../autograd/engine.js';
 import { CheckpointError, ValueError } from '../errors.js';
-import { dtypes } from '../native/binding.js';
-import { native } from '../native/load.js';
 import { keep, scope } from '../scope.js';
-import { empty, wrap, type DType, type Tensor } from '../tensor.js';
+import type { DType, Tensor } from '../tensor.js';
 import { finiteFlag } from './clip.js';
 
 export interface AdamWOptions {
@@ -157,17 +157,13 @@ export class AdamW {
   #stateOf(parameter: Tensor): State {
     let state = this.#state.get(parameter);
     if (!state) {
-      const zeros = (dtype: DType, shape = parameter.shape): Tensor => {
-        const result = empty(shape, dtype, parameter.device);
-        native.fill(result.id, 0);
-        return result;
-      };
+      const { shape, device } = parameter;
       const { m, v, master, step } = stateDTypes(parameter);
       state = keepState({
-        m: zeros(m),
-        v: zeros(v),
-        master: master && wrap(native.cast(parameter.id, dtypes.indexOf(master))),
-        step: zeros(step, [1]),
+        m: zeros(shape, m, device),
+        v: zeros(shape, v, device),
+        master: master && noGrad(() => cast(parameter, master)),
+        step: zeros([1], step, device),
       });
       this.#state.set(parameter, state);
     }
