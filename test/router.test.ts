@@ -1,7 +1,9 @@
 import test from 'ava';
 import { combine } from '../lib/autograd/combine.js';
+import { sum } from '../lib/autograd/reduce.js';
 import { routerTopK, routeTo } from '../lib/autograd/router.js';
 import { routerLoss } from '../lib/autograd/router_loss.js';
+import { narrow } from '../lib/autograd/shape.js';
 import { DTypeError, KernelError, ShapeError, ValueError } from '../lib/errors.js';
 import { scope } from '../lib/scope.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
@@ -94,6 +96,19 @@ test('recorded experts out of range fail in every wait on what comes of them', a
     await t.throwsAsync(gates.data(), { instanceOf: KernelError, message });
     await t.throwsAsync(plan.order.data(), { instanceOf: KernelError, message });
     await t.throwsAsync(plan.offsets.data(), { instanceOf: KernelError, message });
+  }
+});
+
+test('combine makes only the gradients that are wanted', async (t) => {
+  for (const [wantY, wantGates] of [
+    [true, false],
+    [false, true],
+  ] as const) {
+    const y = tensor([[1], [2], [3], [4]], { requiresGrad: wantY });
+    const gates = tensor([[0.5, 0.25]], { shape: [1, 2], requiresGrad: wantGates });
+    sum(combine(narrow(y, 0, 2), gates, 2)).backward();
+    t.deepEqual(y.grad && [...(await numbers(y.grad))], wantY ? [0.5, 0.25, 0, 0] : null);
+    t.deepEqual(gates.grad && [...(await numbers(gates.grad))], wantGates ? [1, 2] : null);
   }
 });
 
