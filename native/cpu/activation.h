@@ -67,7 +67,8 @@ struct Sigmoid {
 };
 template <typename F>
 inline Sigmoid<F> sigmoid(F x) {
-  const F e = expApprox(-x);
+  const F low = F{} - 87.0f;  // keeps 1 / (1 + e) out of the denormals, which are slow
+  const F e = expApprox(-(x < low ? low : x));
   const F s = 1.0f / (1.0f + e);
   return {s, e * s};
 }
@@ -85,17 +86,18 @@ struct ScalarOf<double> {
   using type = double;
 };
 
-// gelu_new(x) = x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3), saturated beyond |x| = 12.
+// gelu_new(x) = x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 template <typename F>
-inline F geluNewClamp(F x) {
+inline Sigmoid<F> geluNewSigmoid(F x) {
   using S = typename ScalarOf<F>::type;
-  const F low = F{} - S(12), high = F{} + S(12);
-  return x < low ? low : (x > high ? high : x);
+  return sigmoid(x * S(2 * kSqrt2OverPi) * (x * x * S(kGeluCubic) + S(1)));
 }
+// d(2u)/dx, bounded: sigmoid(2u) (1 - sigmoid(2u)) has vanished beyond |x| = 12.
 template <typename F>
-inline Sigmoid<F> geluNewSigmoid(F clamped) {
+inline F geluNewSlope(F x) {
   using S = typename ScalarOf<F>::type;
-  return sigmoid(clamped * S(2 * kSqrt2OverPi) * (clamped * clamped * S(kGeluCubic) + S(1)));
+  const F most = F{} + S(144), square = x * x;
+  return (square < most ? square : most) * S(6 * kSqrt2OverPi * kGeluCubic) + S(2 * kSqrt2OverPi);
 }
 
 template <UnaryKind Kind, typename F>
@@ -103,7 +105,7 @@ inline F activation(F x) {
   static_assert(isActivation(Kind));
   using S = typename ScalarOf<F>::type;
   if constexpr (Kind == UnaryKind::Gelu) return x * normal(x).cdf;
-  if constexpr (Kind == UnaryKind::GeluNew) return x * geluNewSigmoid(geluNewClamp(x)).value;
+  if constexpr (Kind == UnaryKind::GeluNew) return x * geluNewSigmoid(x).value;
   if constexpr (Kind == UnaryKind::Silu) return x * sigmoid(x).value;
   if constexpr (Kind == UnaryKind::Relu) return x < S(0) ? F{} : x;
 }
@@ -117,10 +119,8 @@ inline F activationGrad(F x) {
     return x * n.density + n.cdf;
   }
   if constexpr (Kind == UnaryKind::GeluNew) {
-    const F c = geluNewClamp(x);
-    const auto s = geluNewSigmoid(c);
-    const F slope = c * c * S(6 * kSqrt2OverPi * kGeluCubic) + S(2 * kSqrt2OverPi);  // d(2u)/dx
-    return c * s.value * s.rest * slope + s.value;
+    const auto s = geluNewSigmoid(x);
+    return x * s.value * s.rest * geluNewSlope(x) + s.value;
   }
   if constexpr (Kind == UnaryKind::Silu) {
     const auto s = sigmoid(x);

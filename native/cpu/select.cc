@@ -5,11 +5,13 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "cpu/peak.h"
 
 // MF_ISA_ENTRIES is MF_ISA_ENTRY(generic) MF_ISA_ENTRY(avx2) ...: the sets that the build made.
-#define MF_ISA_ENTRY(isa) \
-  namespace isa {         \
-  Backend* create();      \
+#define MF_ISA_ENTRY(isa)                         \
+  namespace isa {                                 \
+  Backend* create();                              \
+  double measurePeak(PeakKind kind, int threads); \
   }
 namespace mf::cpu {
 MF_ISA_ENTRIES
@@ -20,9 +22,10 @@ namespace {
 struct Entry {
   const char* name;
   Backend* (*create)();
+  double (*measurePeak)(PeakKind, int);
 };
 
-#define MF_ISA_ENTRY(isa) Entry{#isa, isa::create},
+#define MF_ISA_ENTRY(isa) Entry{#isa, isa::create, isa::measurePeak},
 const Entry kEntries[] = {MF_ISA_ENTRIES};
 #undef MF_ISA_ENTRY
 
@@ -65,6 +68,10 @@ InstructionSets instructionSets() {
   sets.bf16Dot = false;
 #endif
   return sets;
+}
+
+double measurePeak(PeakKind kind, int threads) {
+  return choose().measurePeak(kind, threads);
 }
 
 std::unique_ptr<Backend> createBackend() {

@@ -16,7 +16,7 @@ void dispatchWord(F&& f) {
 
 template <typename Out>
 void multiplyBf16(const Product<bf16, Out>& product) {
-  dispatchWord([&]<typename M>() { multiply<M, WordBf16Wide>(product); });
+  dispatchWord([&]<typename M>() { multiply<M>(product); });
 }
 template <typename Out>
 void weightGradBf16(const WeightGrad<bf16, Out>& grad) {

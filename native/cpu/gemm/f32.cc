@@ -4,7 +4,7 @@
 namespace MF_CPU_NAMESPACE {
 template <>
 void multiplyGrouped(const Product<float, float>& product) {
-  multiply<WordF32, WordF32>(product);
+  multiply<WordF32>(product);
 }
 template <>
 void weightGradGrouped(const WeightGrad<float, float>& grad) {

@@ -4,7 +4,7 @@
 namespace MF_CPU_NAMESPACE {
 template <>
 void multiplyGrouped(const Product<double, double>& product) {
-  multiply<WordF64, WordF64>(product);
+  multiply<WordF64>(product);
 }
 template <>
 void weightGradGrouped(const WeightGrad<double, double>& grad) {

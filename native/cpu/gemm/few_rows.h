@@ -61,7 +61,7 @@ inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, i
   for (; k + kStreamSteps <= in; k += kStreamSteps)
     addStepsTo<M, kStreamSteps>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
   for (; k < in; ++k) addStepsTo<M, 1>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
-  for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums + r * stride);
+  finishRows(p, span.begin, rows, column, columns, sums, stride);
 }
 
 // The sum of a vector's lanes, halves first.
@@ -117,7 +117,7 @@ inline void dotRows(const Product<typename M::T, Out>& p, const Span& span, int6
     }
     c += four ? 4 : 1;
   }
-  for (int64_t r = 0; r < rows; ++r) finishRow(p, span.begin + r, column, columns, sums[r]);
+  finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
 }
 
 }  // namespace MF_CPU_NAMESPACE

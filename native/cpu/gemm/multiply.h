@@ -61,17 +61,17 @@ inline void multiplyBlock(const Product<typename M::T, Out>& p, const Span& span
         Acc* sum = sums + ((passes > 1 ? begin : 0) * panels + panel * count) * tileColumns;
         kernel(n, x, packed + panel * n * tileColumns, sum, pass > 0);
         if (pass + 1 < passes) continue;
-        const int64_t offset = panel * tileColumns, m = std::min(tileColumns, columns - offset);
-        for (int64_t r = 0; r < count; ++r)
-          finishRow(p, span.begin + begin + r, column + offset, m, sum + r * tileColumns);
+        const int64_t offset = panel * tileColumns;
+        finishRows(p, span.begin + begin, count, column + offset, std::min(tileColumns, columns - offset),
+                   sum, tileColumns);
       }
     }
   }
 }
 
-// M: the words of the packed path; Few: those of the path for few rows.
-template <typename M, typename Few, typename Out>
+template <typename M, typename Out>
 inline void multiply(const Product<typename M::T, Out>& p) {
+  using Wide = WideWord<typename M::T>;
   const int64_t width = p.width(), blocks = divideUp(width, kBlockColumns<M>);
   const int64_t fewColumns = p.transposeW ? kDotColumns : kStreamColumns,
                 fewBlocks = divideUp(width, fewColumns);
@@ -91,7 +91,7 @@ inline void multiply(const Product<typename M::T, Out>& p) {
       task -= packedTasks;
       const int64_t column = task % fewBlocks * fewColumns, columns = std::min(fewColumns, width - column);
       const Span& span = few[task / fewBlocks];
-      p.transposeW ? dotRows<Few>(p, span, column, columns) : streamRows<Few>(p, span, column, columns);
+      p.transposeW ? dotRows<Wide>(p, span, column, columns) : streamRows<Wide>(p, span, column, columns);
     }
   });
 }

@@ -38,16 +38,6 @@ inline void transpose(typename M::WordVec (&v)[kWordLanes<M>]) {
   }
 }
 
-// lanes words of a row of which `elements` elements are left.
-template <typename M>
-inline typename M::WordVec lineOf(const typename M::T* row, int64_t elements) {
-  constexpr int64_t whole = kWordLanes<M> * M::kElements;
-  if (elements >= whole) return M::line(row);
-  typename M::T rest[whole] = {};
-  for (int64_t i = 0; i < elements; ++i) rest[i] = row[i];
-  return M::line(rest);
-}
-
 // lanes columns of word row k of a matrix with `elements` rows; `columns` are left.
 template <typename M, typename RowAt>
 inline typename M::WordVec acrossOf(int64_t k, int64_t elements, const RowAt& rowAt, int64_t column,

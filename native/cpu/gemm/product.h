@@ -95,32 +95,51 @@ struct WeightGrad {
   bool accumulate = false;
 };
 
-// Writes columns [column, column + n) of sorted row s from its sums.
-template <typename T, typename Out>
-inline void finishRow(const Product<T, Out>& p, int64_t s, int64_t column, int64_t n,
-                      Accumulate<T>* __restrict sum) {
-  using Acc = Accumulate<T>;
-  const int64_t offset = p.out.memoryRow(s) * p.width() + column;
-  Out* __restrict out = p.out.data + offset;
-  Out* __restrict pre = p.preActivation ? p.preActivation + offset : nullptr;
-  if (p.bias) {
-    const T* __restrict bias = p.bias + column;
-    for (int64_t j = 0; j < n; ++j) sum[j] += static_cast<Acc>(bias[j]);
-  }
-  if (p.epilogue == Epilogue::None) {
-    for (int64_t j = 0; j < n; ++j) out[j] = static_cast<Out>(sum[j]);
-  } else if (p.epilogue == Epilogue::Activation) {
-    if (pre)
-      for (int64_t j = 0; j < n; ++j) pre[j] = static_cast<Out>(sum[j]);
-    dispatchActivation(p.activation, [&]<UnaryKind Kind>() {
-      for (int64_t j = 0; j < n; ++j) out[j] = static_cast<Out>(activation<Kind>(sum[j]));
-    });
+template <typename Out, typename Acc>
+inline void storeSums(int64_t n, const Acc* __restrict sum, Out* __restrict out) {
+  for (int64_t j = 0; j < n; ++j) out[j] = static_cast<Out>(sum[j]);
+}
+
+// f over n sums in whole vectors; in f64, where f is of scalars, one by one.
+template <typename Acc, typename F>
+inline void mapSums(int64_t n, Acc* sum, F&& f) {
+  if constexpr (sizeof(Acc) == 8) {
+    for (int64_t j = 0; j < n; ++j) sum[j] = f(sum[j], j);
   } else {
+    for (int64_t j = 0; j < n; j += kLanes) store(sum + j, f(load<VecF>(sum + j), j));
+  }
+}
+
+// Writes columns [column, column + n) of `rows` sorted rows from `first` on. sums [rows, stride] are used up;
+// stride is a number of whole vectors.
+template <typename T, typename Out>
+inline void finishRows(const Product<T, Out>& p, int64_t first, int64_t rows, int64_t column, int64_t n,
+                       Accumulate<T>* sums, int64_t stride) {
+  using M = WideWord<Out>;
+  const auto at = [&](int64_t r) { return p.out.memoryRow(first + r) * p.width() + column; };
+  if (p.bias)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < n; ++j) sums[r * stride + j] += static_cast<Accumulate<T>>(p.bias[column + j]);
+  if (p.epilogue == Epilogue::Activation) {
+    if (p.preActivation)
+      for (int64_t r = 0; r < rows; ++r) storeSums(n, sums + r * stride, p.preActivation + at(r));
     dispatchActivation(p.activation, [&]<UnaryKind Kind>() {
-      for (int64_t j = 0; j < n; ++j)
-        out[j] = static_cast<Out>(sum[j] * activationGrad<Kind>(static_cast<Acc>(pre[j])));
+      mapSums(rows * stride, sums, [](auto x, int64_t) { return activation<Kind>(x); });
+    });
+  } else if (p.epilogue == Epilogue::ActivationGrad) {
+    dispatchActivation(p.activation, [&]<UnaryKind Kind>() {
+      for (int64_t r = 0; r < rows; ++r) {
+        const Out* pre = p.preActivation + at(r);
+        mapSums(n, sums + r * stride, [&](auto x, int64_t j) {
+          if constexpr (sizeof(Out) == 8)
+            return x * activationGrad<Kind>(pre[j]);
+          else
+            return x * activationGrad<Kind>(lineOf<M>(pre + j, n - j));
+        });
+      }
     });
   }
+  for (int64_t r = 0; r < rows; ++r) storeSums(n, sums + r * stride, p.out.data + at(r));
 }
 
 // Instantiated in f64.cc, f32.cc and bf16.cc.

@@ -62,6 +62,32 @@ struct WordBf16Pair {
 template <typename M>
 constexpr int kWordLanes = kVectorBytes / static_cast<int>(sizeof(typename M::Word));
 
+// lanes words of a row of which `elements` elements are left.
+template <typename M>
+inline typename M::WordVec lineOf(const typename M::T* row, int64_t elements) {
+  constexpr int64_t whole = kWordLanes<M> * M::kElements;
+  if (elements >= whole) return M::line(row);
+  typename M::T rest[whole] = {};
+  for (int64_t i = 0; i < elements; ++i) rest[i] = row[i];
+  return M::line(rest);
+}
+
+// The words that hold one element of type T each.
+template <typename T>
+struct WideWordOf {
+  using type = WordF32;
+};
+template <>
+struct WideWordOf<double> {
+  using type = WordF64;
+};
+template <>
+struct WideWordOf<bf16> {
+  using type = WordBf16Wide;
+};
+template <typename T>
+using WideWord = typename WideWordOf<T>::type;
+
 // The micro-kernel's tile: kTileRows x kTileColumns sums in registers.
 constexpr int kTileRows = 6;
 constexpr int kTileVectors = kVectorRegisters == 32 ? 4 : 2;
