@@ -34,6 +34,7 @@ export const unaryKinds = [
 ] as const;
 export const binaryKinds = ['add', 'sub', 'mul', 'div'] as const;
 export const randomKinds = ['uniform', 'normal'] as const;
+export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 export const normKinds = ['layerNorm', 'rmsNorm'] as const;
 
 export interface InstructionSets {
@@ -174,6 +175,46 @@ export interface NativeBinding {
     wantY: boolean,
     wantGates: boolean,
   ): [dy: Handle | null, dgates: Handle | null];
+
+  // attention
+  attention(
+    kind: number,
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    keyMask: Handle | null,
+    documentStart: Handle | null,
+    keyLength: number,
+    attendCurrent: boolean,
+    remainder: boolean,
+    keepState: boolean,
+  ): [out: Handle, rowState: Handle | null, live: Handle | null];
+  attentionBackward(
+    kind: number,
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    keyMask: Handle | null,
+    documentStart: Handle | null,
+    keyLength: number,
+    attendCurrent: boolean,
+    remainder: boolean,
+    out: Handle | null,
+    rowState: Handle,
+    live: Handle | null,
+    dout: Handle,
+  ): [dq: Handle, dk: Handle, dv: Handle];
+  attentionWeights(
+    kind: number,
+    q: Handle,
+    k: Handle,
+    keyMask: Handle | null,
+    documentStart: Handle | null,
+    keyLength: number,
+    attendCurrent: boolean,
+  ): Handle;
+  rotary(x: Handle, positions: Handle, rotaryDim: number, base: number, inverse: boolean): Handle;
+  cacheAppend(x: Handle, cache: Handle, start: number): void;
 
   // optimizer and sampling
   gradNorm(tensors: readonly Handle[]): [norm: Handle, finite: Handle];

@@ -42,7 +42,7 @@ class SoftmaxWeights {
       for (int64_t j = 0; j < keys; ++j) {
         const V logit = load<V>(tile + j * W + r);
         V weight = exp2Saturating(logit - top);
-        if constexpr (kMasked) weight = logit > V{} + kNoLogit ? weight : V{};
+        if constexpr (kMasked) weight = logit <= V{} + kNoLogit ? V{} : weight;
         store(tile + j * W + r, weight);
         sum += weight;
       }

@@ -56,6 +56,14 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(combine, "y", "gates", "topK")
   MF_OP(combineBackward, "dout", "y", "gates", "topK", "wantY", "wantGates")
 
+  MF_OP(attention, "kind", "q", "k", "v", "keyMask", "documentStart", "keyLength", "attendCurrent",
+        "remainder", "keepState")
+  MF_OP(attentionBackward, "kind", "q", "k", "v", "keyMask", "documentStart", "keyLength", "attendCurrent",
+        "remainder", "out", "rowState", "live", "dout")
+  MF_OP(attentionWeights, "kind", "q", "k", "keyMask", "documentStart", "keyLength", "attendCurrent")
+  MF_OP(rotary, "x", "positions", "rotaryDim", "base", "inverse")
+  MF_OP(cacheAppend, "x", "cache", "start")
+
   MF_OP(gradNorm, "tensors")
   MF_OP(clipGradients, "tensors", "norm", "maxNorm")
   MF_OP(adamW, "parameters", "gradients", "m", "v", "master", "step", "finite", "lr", "beta1", "beta2", "eps",

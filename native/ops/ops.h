@@ -98,6 +98,31 @@ std::tuple<std::optional<Tensor>, std::optional<Tensor>> combineBackward(Context
                                                                          int64_t topK, bool wantY,
                                                                          bool wantGates);
 
+// --- attention.cc: q [B, Tq, K, H, C], k and v [B, capacity, H, C] of which keyLength rows count
+// -> out, and with keepState rowState and live [B, Tq, K, H] for backward (live: stick-breaking)
+std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> attention(
+    Context& cx, AttentionKind kind, const Tensor& q, const Tensor& k, const Tensor& v,
+    const std::optional<Tensor>& keyMask, const std::optional<Tensor>& documentStart, int64_t keyLength,
+    bool attendCurrent, bool remainder, bool keepState);
+// -> dq, dk, dv; out: softmax, live: stick-breaking
+std::tuple<Tensor, Tensor, Tensor> attentionBackward(Context& cx, AttentionKind kind, const Tensor& q,
+                                                     const Tensor& k, const Tensor& v,
+                                                     const std::optional<Tensor>& keyMask,
+                                                     const std::optional<Tensor>& documentStart,
+                                                     int64_t keyLength, bool attendCurrent, bool remainder,
+                                                     const std::optional<Tensor>& out, const Tensor& rowState,
+                                                     const std::optional<Tensor>& live, const Tensor& dout);
+Tensor attentionWeights(Context& cx, AttentionKind kind, const Tensor& q, const Tensor& k,
+                        const std::optional<Tensor>& keyMask, const std::optional<Tensor>& documentStart,
+                        int64_t keyLength, bool attendCurrent);  // -> [B, K, H, Tq, keyLength]
+
+// --- rotary.cc: x [B, T, H, C], positions [B, T] i32
+Tensor rotary(Context& cx, const Tensor& x, const Tensor& positions, int64_t rotaryDim, double base,
+              bool inverse);
+
+// --- kv_cache.cc: x [B, T, ..] into rows start .. start + T of cache [B, capacity, ..], in place
+void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t start);
+
 // --- grad_norm.cc
 std::tuple<Tensor, Tensor> gradNorm(Context& cx, const std::vector<Tensor>& tensors);  // -> norm, finite
 void clipGradients(Context& cx, const std::vector<Tensor>& tensors, const Tensor& norm, double maxNorm);
