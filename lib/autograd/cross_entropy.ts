@@ -6,7 +6,7 @@ import { record } from './engine.js';
 /**
  * The mean over the labels that count of -log softmax(logits)[label]: logits [.., V], labels [..] i32 or i64, -100 to
  * ignore one -> a scalar, f32 (f64 for f64 logits); loss and gradients are 0 without any label that counts. Another
- * label outside [0, V) is a ValueError where the result is waited for.
+ * label outside [0, V) is a KernelError where the result is waited for.
  */
 export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
   const wide = logits.dtype === 'bf16' ? cast(logits, 'f32') : logits;

@@ -3,7 +3,7 @@ import { wrap, type Tensor } from '../tensor.js';
 import { apply } from './engine.js';
 
 /**
- * Rows of weight [V, D] by ids [..] (i32 or i64) -> [.., D]. An id outside [0, V) is a ValueError where the result is
+ * Rows of weight [V, D] by ids [..] (i32 or i64) -> [.., D]. An id outside [0, V) is a KernelError where the result is
  * waited for.
  */
 export function embedding(weight: Tensor, ids: Tensor): Tensor {

@@ -12,7 +12,7 @@ void crossEntropyKernel(const CrossEntropyArgs& args) {
   const A* logits = args.logits.as<A>();
   const I* labels = args.labels.as<I>();
   A* lse = args.lse.as<A>();
-  const int64_t count = countLabels("crossEntropy", labels, N, V);
+  const int64_t count = countLabels(labels, N, V);
   forRows(N, V, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n)
       lse[n] = labels[n] == kIgnoredLabel ? A(0) : logSumExp(logits + n * V, V);

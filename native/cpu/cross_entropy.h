@@ -18,14 +18,14 @@ inline void dispatchLabels(DType dtype, F&& f) {
 
 // The number of labels that count; throws for one that is neither a class nor ignored.
 template <typename I>
-inline int64_t countLabels(const char* op, const I* labels, int64_t N, int64_t V) {
+inline int64_t countLabels(const I* labels, int64_t N, int64_t V) {
   int64_t count = 0;
   for (int64_t n = 0; n < N; ++n) {
     if (labels[n] == kIgnoredLabel) continue;
     if (labels[n] < 0 || labels[n] >= V)
-      throw Error(ErrorKind::Value, std::string(op) + ": label " + std::to_string(labels[n]) +
-                                        " at position " + std::to_string(n) + ", expected 0 to " +
-                                        std::to_string(V - 1) + ", or -100 to ignore it");
+      throw Error(ErrorKind::Value, "label " + std::to_string(labels[n]) + " at position " +
+                                        std::to_string(n) + ", expected 0 to " + std::to_string(V - 1) +
+                                        ", or -100 to ignore it");
     ++count;
   }
   return count;

@@ -20,9 +20,8 @@ template <typename I>
 void checkIds(const I* ids, int64_t count, int64_t V) {
   for (int64_t n = 0; n < count; ++n)
     if (ids[n] < 0 || ids[n] >= V)
-      throw Error(ErrorKind::Value, "embedding: id " + std::to_string(ids[n]) + " at position " +
-                                        std::to_string(n) + " is outside the vocabulary, expected 0 to " +
-                                        std::to_string(V - 1));
+      throw Error(ErrorKind::Value, "id " + std::to_string(ids[n]) + " at position " + std::to_string(n) +
+                                        " is outside the vocabulary, expected 0 to " + std::to_string(V - 1));
 }
 
 // Tokens by id: those of id v are order[offsets[v]] to order[offsets[v + 1] - 1], rising.

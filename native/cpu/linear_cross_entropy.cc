@@ -50,14 +50,14 @@ struct Head {
   template <typename I>
   void run(CpuBackend& backend) {
     const I* labels = args.labels.template as<I>();
-    const int64_t count = countLabels("linearCrossEntropy", labels, N, V);
+    const int64_t count = countLabels(labels, N, V);
     scale = count == 0 ? A(0) : static_cast<A>(1.0 / static_cast<double>(count));
     double total = 0;
     bool accumulate = false;
     for (int64_t first = 0; first < N; first += chunk) {
       const int64_t rows = N - first < chunk ? N - first : chunk;
       T* dx = args.dx ? args.dx.template as<T>() + first * D : nullptr;
-      if (countLabels("linearCrossEntropy", labels + first, rows, V) == 0) {
+      if (countLabels(labels + first, rows, V) == 0) {
         if (dx)
           forElements(rows * D, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) dx[i] = static_cast<T>(A(0));
