@@ -34,8 +34,10 @@ export const unaryKinds = [
 ] as const;
 export const binaryKinds = ['add', 'sub', 'mul', 'div'] as const;
 export const randomKinds = ['uniform', 'normal'] as const;
-export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 export const normKinds = ['layerNorm', 'rmsNorm'] as const;
+
+export const rowMaps = ['sorted', 'slot', 'token'] as const;
+export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 
 export interface InstructionSets {
   /** Instruction sets in this binary, from the narrowest on. */
@@ -84,6 +86,40 @@ export interface NativeBinding {
   empty(dtype: number, shape: readonly number[], device: number): Handle;
   reshape(x: Handle, shape: readonly number[]): Handle;
   narrow(x: Handle, start: number, length: number): Handle;
+
+  // grouped GEMM; rows and activations by their index in rowMaps and unaryKinds
+  linear(
+    x: Handle,
+    weight: Handle,
+    bias: Handle | null,
+    activation: number | null,
+    wantPreActivation: boolean,
+    outputDType: number,
+  ): [y: Handle, preActivation: Handle | null];
+  linearInputGrad(dy: Handle, weight: Handle): Handle;
+  linearWeightGrad(x: Handle, dy: Handle): Handle;
+  groupedGemm(
+    x: Handle,
+    w: Handle,
+    order: Handle,
+    offsets: Handle,
+    topK: number,
+    xRows: number,
+    outRows: number,
+    transposeW: boolean,
+    activation: number | null,
+    wantPreActivation: boolean,
+    preActivation: Handle | null,
+  ): [y: Handle, preActivation: Handle | null];
+  groupedGemmWeightGrad(
+    x: Handle,
+    dy: Handle,
+    order: Handle,
+    offsets: Handle,
+    topK: number,
+    xRows: number,
+    dyRows: number,
+  ): Handle;
 
   // tokens
   shiftLabels(labels: Handle): Handle;

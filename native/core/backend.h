@@ -184,8 +184,8 @@ struct RouterLossBackwardArgs {  // dout [4] -> dlogits [N, E]
 enum class RowMap : int { Sorted, Slot, Token };
 enum class Epilogue : int { None, Activation, ActivationGrad };
 struct GroupedGemmArgs {
-  // x [.., in], w [E, in, out] (or [E, out, in] with transposeW) -> out [R, out]. Dense: E = 1, no order, no
-  // offsets.
+  // x [.., in], w [E, in, out] (or [E, out, in] with transposeW) -> out [R, out], in x's dtype or f32 of
+  // bf16. Dense: E = 1, no order, no offsets.
   View x, w, out, order, offsets;
   RowMap xRows, outRows;
   int64_t topK;

@@ -50,20 +50,24 @@ int64_t sortedRows(const View& view, RowMap map, int64_t topK) {
 }  // namespace
 
 void CpuBackend::groupedGemm(const GroupedGemmArgs& args) {
-  dispatchFloat(args.x.dtype, [&]<typename T>() {
+  const auto run = [&]<typename T, typename Out>() {
     const int64_t experts = expertsOf(args.w);
-    multiplyGrouped(Product<T, T>{
+    multiplyGrouped(Product<T, Out>{
         .groups = checkedGroups("groupedGemm", args.out.rows(), experts, args.offsets, args.order),
         .x = rowsOf<const T>(args.x, args.xRows, args.order, args.topK),
         .w = args.w.as<T>(),
         .transposeW = args.transposeW,
-        .out = rowsOf<T>(args.out, args.outRows, args.order, args.topK),
+        .out = rowsOf<Out>(args.out, args.outRows, args.order, args.topK),
         .bias = args.bias.as<T>(),
         .epilogue = args.epilogue,
         .activation = args.activation,
-        .preActivation = args.preActivation.as<T>(),
+        .preActivation = args.preActivation.as<Out>(),
     });
-  });
+  };
+  if (args.x.dtype == DType::bf16 && args.out.dtype == DType::f32)
+    run.template operator()<bf16, float>();
+  else
+    dispatchFloat(args.x.dtype, [&]<typename T>() { run.template operator()<T, T>(); });
 }
 
 void CpuBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs& args) {

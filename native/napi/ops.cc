@@ -17,6 +17,13 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(reshape, "x", "shape")
   MF_OP(narrow, "x", "start", "length")
 
+  MF_OP(linear, "x", "weight", "bias", "activation", "wantPreActivation", "outputDType")
+  MF_OP(linearInputGrad, "dy", "weight")
+  MF_OP(linearWeightGrad, "x", "dy")
+  MF_OP(groupedGemm, "x", "w", "order", "offsets", "topK", "xRows", "outRows", "transposeW", "activation",
+        "wantPreActivation", "preActivation")
+  MF_OP(groupedGemmWeightGrad, "x", "dy", "order", "offsets", "topK", "xRows", "dyRows")
+
   MF_OP(shiftLabels, "labels")
   MF_OP(lastTokenRows, "ids", "pad")
 

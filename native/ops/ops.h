@@ -141,6 +141,28 @@ Tensor sampleToken(Context& cx, const Tensor& logits, const std::optional<Tensor
                    double temperature, int64_t topK, double topP, double repetitionPenalty,
                    const RandomKey& key);
 
+// --- grouped_gemm.cc
+// x [.., in], weight [out, in], bias [out] -> y [.., out] in dtype `out` (x's, or f32 of bf16), and, where
+// wanted, what it was before the activation.
+std::tuple<Tensor, std::optional<Tensor>> linear(Context& cx, const Tensor& x, const Tensor& weight,
+                                                 const std::optional<Tensor>& bias,
+                                                 std::optional<UnaryKind> activation, bool wantPreActivation,
+                                                 DType out);
+// As the dense product x w, with w [in, out] or its transpose: dx of linear.
+Tensor linearInputGrad(Context& cx, const Tensor& dy, const Tensor& weight);
+Tensor linearWeightGrad(Context& cx, const Tensor& x, const Tensor& dy);  // -> [out, in]
+// x by xRows, w [E, in, out] (or [E, out, in] with transposeW) -> [R, out] by outRows. With an activation:
+// applied, and the value before it where wanted; with preActivation: times the activation's derivative there.
+std::tuple<Tensor, std::optional<Tensor>> groupedGemm(Context& cx, const Tensor& x, const Tensor& w,
+                                                      const Tensor& order, const Tensor& offsets,
+                                                      int64_t topK, RowMap xRows, RowMap outRows,
+                                                      bool transposeW, std::optional<UnaryKind> activation,
+                                                      bool wantPreActivation,
+                                                      const std::optional<Tensor>& preActivation);
+// -> [E, in, out]
+Tensor groupedGemmWeightGrad(Context& cx, const Tensor& x, const Tensor& dy, const Tensor& order,
+                             const Tensor& offsets, int64_t topK, RowMap xRows, RowMap dyRows);
+
 // --- tokens.cc: ids and labels [B, T]
 Tensor shiftLabels(Context& cx, const Tensor& labels);              // -> [B, T] i32
 Tensor lastTokenRows(Context& cx, const Tensor& ids, int64_t pad);  // -> [B] i32; pad < 0: none

@@ -1,0 +1,49 @@
+export * from './autograd/index.js';
+export * from './data/index.js';
+export * from './errors.js';
+export * from './losses/classification.js';
+export type { LossWeights, RouterLosses } from './losses/router-losses.js';
+export {
+  CausalLM,
+  TransformerModel,
+  type CausalLMInputs,
+  type CausalLMOutput,
+  type ForwardInputs,
+  type ModelOutput,
+} from './model/causal-lm.js';
+export { ModuleFormerConfig, type ModuleFormerConfigInit } from './model/config.js';
+export { countParameters, type ParameterCount } from './model/count-parameters.js';
+export { DenseConfig, type DenseConfigInit } from './model/dense-config.js';
+export { DenseForCausalLM } from './model/dense.js';
+export type { BlockRouting, RouterOutput } from './model/forward-context.js';
+export type { TokenMatrix } from './model/inputs.js';
+export { KeyValueCache } from './model/key-value-cache.js';
+export { ModuleFormerForCausalLM } from './model/moduleformer.js';
+export { PRESETS, presetConfig, type DensePreset, type ModuleFormerPreset } from './model/presets.js';
+export type { LoadOptions, ModelOptions, SaveOptions } from './model/pretrained-model.js';
+export {
+  ModuleFormerForSequenceClassification,
+  type ClassificationInputs,
+  type ClassificationLabels,
+  type ClassificationOutput,
+} from './model/sequence-classification.js';
+export type { Device, DType, FloatDType, InstructionSets, MemoryStats, RandomKey } from './native/binding.js';
+export * from './nn/layers.js';
+export { Module } from './nn/module.js';
+export { AdamW } from './optimizer/adamw.js';
+export { clipGradNorm } from './optimizer/clip.js';
+export * from './optimizer/schedule.js';
+export { scope } from './scope.js';
+export {
+  instructionSets,
+  memoryStats,
+  numThreads,
+  setMemoryLimit,
+  setNumThreads,
+  synchronize,
+  trimMemory,
+} from './system.js';
+export { tensor, Tensor, type NestedArray, type TensorData, type TensorOptions } from './tensor.js';
+export * from './training/metrics.js';
+export { Progress } from './training/progress.js';
+export { renderReport, writeReport } from './training/report.js';

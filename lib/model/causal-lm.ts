@@ -1,0 +1,233 @@
+import {
+  add,
+  affine,
+  crossEntropy,
+  embedding,
+  linear,
+  linearCrossEntropy,
+  reshape,
+  shiftLabels,
+} from '../autograd/index.js';
+import { ShapeError } from '../errors.js';
+import type { RandomKey } from '../native/binding.js';
+import type { Linear } from '../nn/layers.js';
+import { sumRouterLosses, type LossWeights, type RouterLosses } from '../losses/router-losses.js';
+import { scope } from '../scope.js';
+import { tensor, type Tensor } from '../tensor.js';
+import type { BlockOutput } from './block.js';
+import type { BlockRouting, ForwardContext, RouterOutput } from './forward-context.js';
+import { idsToTensor, matrixToTensor, type TokenMatrix } from './inputs.js';
+import type { KeyValueCache } from './key-value-cache.js';
+import { PretrainedModel, type BuildOptions } from './pretrained-model.js';
+import type { Transformer, TransformerOutput } from './transformer.js';
+
+export interface ForwardInputs {
+  /** [B, T] */
+  inputIds: TokenMatrix;
+  /** [B, T] (with a cache: [B, cached + T]); 0 marks padding, which no token attends to. Default: no padding. */
+  attentionMask?: TokenMatrix;
+  /** [B, T]: where in its row the document of a position begins; attention does not look before that. */
+  documentStarts?: TokenMatrix;
+  /** Whether `routing` of the routers leaves padding out of losses and statistics. Default false, as the reference. */
+  ignorePadding?: boolean;
+  /** Experts recorded in `routing` of another pass over as many tokens, to be used instead of the routers' choice. */
+  routing?: readonly BlockRouting[];
+  outputHiddenStates?: boolean;
+  outputAttentions?: boolean;
+}
+
+export interface CausalLMInputs extends ForwardInputs {
+  /** [B, T]: the same ids; the model shifts. -100 is ignored. */
+  labels?: TokenMatrix;
+  /** Whether to compute `logits`. Without them, training never holds [N, V]. Default true. */
+  outputLogits?: boolean;
+  /** Logits of the last position of each row only: [B, 1, V]. */
+  lastLogitsOnly?: boolean;
+  /** Continues after the positions that the cache holds, and adds these. */
+  cache?: KeyValueCache;
+}
+
+export interface ModelOutput {
+  /** The L + 1 hidden states [B, T, D]: the embedding, each block's output but the last, and the final norm's. */
+  hiddenStates: Tensor[] | null;
+  /** Per block [B, K, H, T, Tk] (K = 1 in dense models). */
+  attentions: Tensor[] | null;
+  /** Per block what its two routers did; null in dense models. */
+  routing: { attention: RouterOutput['plan']; mlp: RouterOutput['plan'] }[] | null;
+  /** Per block the routers' statistics; null in dense models. */
+  routers: { attention: RouterOutput; mlp: RouterOutput }[] | null;
+}
+
+export interface CausalLMOutput extends ModelOutput {
+  /** Cross-entropy plus weighted router losses; null without labels. */
+  loss: Tensor | null;
+  /** Mean over the predicted tokens. */
+  crossEntropy: Tensor | null;
+  /** Unweighted balancing loss, summed over routers; null in dense models. */
+  auxLoss: Tensor | null;
+  concentrationLoss: Tensor | null;
+  zLoss: Tensor | null;
+  /** [B, T, V], f32 (f64 in f64 models). */
+  logits: Tensor | null;
+}
+
+export interface CausalLMConfig {
+  vocab_size: number;
+  n_embd: number;
+  initializer_range: number;
+  eos_token_id: number | null;
+  toJSON(): Record<string, unknown>;
+}
+
+/** What language models and classifiers share: from inputs to hidden states. */
+export abstract class TransformerModel<C extends CausalLMConfig> extends PretrainedModel<C> {
+  protected abstract readonly transformer: Transformer;
+
+  /** Recompute each block in backward instead of keeping its activations: less memory, a third more work. */
+  get gradientCheckpointing(): boolean {
+    return this.transformer.gradientCheckpointing;
+  }
+
+  set gradientCheckpointing(value: boolean) {
+    this.transformer.gradientCheckpointing = value;
+  }
+
+  protected encode(inputs: ForwardInputs, cache: KeyValueCache | null): TransformerOutput & { ids: Tensor } {
+    const { ids, batchSize, length } = idsToTensor(
+      'inputIds',
+      inputs.inputIds,
+      this.config.vocab_size,
+      this.device,
+    );
+    const pass = this.training ? this.forwardCount++ : 0;
+    const before = cache?.length ?? 0;
+    const matrix = (name: string, values: TokenMatrix | undefined, width: number): Tensor | null =>
+      values ? matrixToTensor(name, values, [batchSize, width], this.device) : null;
+    const keyMask = matrix('attentionMask', inputs.attentionMask, before + length);
+    const context: ForwardContext = {
+      batchSize,
+      length,
+      keyMask,
+      documentStart: matrix('documentStarts', inputs.documentStarts, length),
+      routerMask:
+        inputs.ignorePadding && keyMask && before === 0 ? reshape(keyMask, [batchSize * length]) : null,
+      positions: this.positions(inputs, { batchSize, before, length }),
+      cache,
+      routing: inputs.routing ?? null,
+      outputAttentions: inputs.outputAttentions ?? false,
+      // 64 blocks of 16 places would do; 2^16 per pass leaves room for 4096 blocks and 2^37 passes.
+      randomKey: (layer, place): RandomKey => [this.seed, pass * 2 ** 16 + layer * 16 + place],
+    };
+    return { ids, ...this.transformer.forward(ids, context, inputs.outputHiddenStates ?? false) };
+  }
+
+  /** [B, T] i32 for models that need positions. */
+  protected readonly positions: (
+    inputs: ForwardInputs,
+    shape: { batchSize: number; before: number; length: number },
+  ) => Tensor | null = () => null;
+
+  protected describe({ blocks, hiddenStates }: TransformerOutput): ModelOutput {
+    const routers = blocks.flatMap((block) => (block.routers ? [block.routers] : []));
+    const sparse = routers.length > 0;
+    return {
+      hiddenStates,
+      attentions: attentionsOf(blocks),
+      routers: sparse ? routers : null,
+      routing: sparse
+        ? routers.map(({ attention, mlp }) => ({ attention: attention.plan, mlp: mlp.plan }))
+        : null,
+    };
+  }
+}
+
+function attentionsOf(blocks: readonly BlockOutput[]): Tensor[] | null {
+  const weights = blocks.flatMap((block) => (block.attentionWeights ? [block.attentionWeights] : []));
+  return weights.length > 0 ? weights : null;
+}
+
+/** Predicts the next token: transformer, then an LM head [V, D] without bias, not tied to the embedding. */
+export abstract class CausalLM<C extends CausalLMConfig> extends TransformerModel<C> {
+  /** What the router losses count in `loss`; `aux` starts as the config's `aux_loss_weight`. */
+  readonly lossWeights: LossWeights;
+  readonly #auxLossType: 'mi' | 'switch';
+  protected abstract readonly head: Linear;
+
+  constructor(config: C, options: BuildOptions, aux: { weight: number; type: 'mi' | 'switch' }) {
+    super(config, options);
+    this.lossWeights = { aux: aux.weight, concentration: 0, z: 0 };
+    this.#auxLossType = aux.type;
+  }
+
+  /**
+   * One pass. Enqueues and returns; wait with `await output.loss.item()` or `await output.logits.data()`.
+   * @throws ShapeError, DTypeError, ValueError for inputs that do not fit each other or the vocabulary.
+   */
+  forward(inputs: CausalLMInputs): CausalLMOutput {
+    return scope(() => {
+      const cache = inputs.cache ?? null;
+      const encoded = this.encode(inputs, cache);
+      const [B, T] = encoded.ids.shape as [number, number];
+      const labels = inputs.labels && matrixToTensor('labels', inputs.labels, [B, T], this.device);
+      const { logits, crossEntropy: ce } = this.#predict(encoded.x, [B, T], labels, inputs);
+      const described = this.describe(encoded);
+      const losses = described.routers && this.#routerLosses(described.routers);
+      return {
+        ...described,
+        loss: ce && (losses ? this.#total(ce, losses) : ce),
+        crossEntropy: ce,
+        auxLoss: losses?.auxLoss ?? null,
+        concentrationLoss: losses?.concentrationLoss ?? null,
+        zLoss: losses?.zLoss ?? null,
+        logits,
+      };
+    });
+  }
+
+  #predict(
+    x: Tensor,
+    [B, T]: [number, number],
+    labels: Tensor | undefined,
+    { outputLogits = true, lastLogitsOnly = false }: CausalLMInputs,
+  ): { logits: Tensor | null; crossEntropy: Tensor | null } {
+    const V = this.config.vocab_size;
+    const outputDType = this.dtype === 'f64' ? 'f64' : 'f32';
+    if (lastLogitsOnly) {
+      if (labels)
+        throw new ShapeError('forward: lastLogitsOnly leaves no logits for labels; give one of the two');
+      const rows = tensor(
+        Int32Array.from({ length: B }, (_, b) => b * T + T - 1),
+        { device: this.device },
+      );
+      const logits = linear(embedding(x, rows), this.head.weight, null, { outputDType });
+      return { logits: reshape(logits, [B, 1, V]), crossEntropy: null };
+    }
+    const shifted = labels && reshape(shiftLabels(labels), [B * T]);
+    if (!outputLogits) {
+      return {
+        logits: null,
+        crossEntropy: shifted ? linearCrossEntropy(x, this.head.weight, shifted) : null,
+      };
+    }
+    const logits = linear(x, this.head.weight, null, { outputDType });
+    return {
+      logits: reshape(logits, [B, T, V]),
+      crossEntropy: shifted ? crossEntropy(logits, shifted) : null,
+    };
+  }
+
+  #routerLosses(routers: readonly { attention: RouterOutput; mlp: RouterOutput }[]): RouterLosses {
+    return sumRouterLosses(
+      routers.flatMap(({ attention, mlp }) => [attention.losses, mlp.losses]),
+      this.#auxLossType,
+    );
+  }
+
+  #total(ce: Tensor, { auxLoss, concentrationLoss, zLoss }: RouterLosses): Tensor {
+    const { aux, concentration, z } = this.lossWeights;
+    let total = add(ce, affine(auxLoss, aux, 0));
+    if (concentration !== 0) total = add(total, affine(concentrationLoss, concentration, 0));
+    if (z !== 0) total = add(total, affine(zLoss, z, 0));
+    return total;
+  }
+}

@@ -1,0 +1,44 @@
+import { combine, groupedGemm } from '../autograd/index.js';
+import { Module } from '../nn/module.js';
+import type { ParameterFactory } from '../nn/parameter-factory.js';
+import type { Tensor } from '../tensor.js';
+import type { ModuleFormerConfig } from './config.js';
+import { activationKind } from './activation.js';
+import { places, type ForwardContext, type RouterOutput } from './forward-context.js';
+import { Router } from './router.js';
+
+/** Experts [D, F] and [F, D] without bias; a token's output is the gated sum of its K experts'. */
+export class ExpertMlp extends Module {
+  readonly #input: Tensor;
+  readonly #output: Tensor;
+  readonly #router: Router;
+  readonly #config: ModuleFormerConfig;
+  readonly #layer: number;
+
+  constructor(make: ParameterFactory, config: ModuleFormerConfig, layer: number) {
+    super();
+    const { n_mlp_experts: E, n_embd: D, ffd_hidden: F } = config;
+    this.#config = config;
+    this.#layer = layer;
+    this.#input = this.parameter('experts.weight', make.uniform([E, D, F], 1 / D));
+    this.#output = this.parameter('output_experts.weight', make.uniform([E, F, D], 1 / F));
+    this.#router = this.child('gate', new Router(make, config, E, config.k_mlp));
+  }
+
+  /** x [N, D], already normalised -> y [N, D]. */
+  forward(x: Tensor, context: ForwardContext): { y: Tensor; router: RouterOutput } {
+    const router = this.#router.forward(x, {
+      mask: context.routerMask,
+      imposed: context.routing?.[this.#layer]?.mlp ?? null,
+      sampleKey: context.randomKey(this.#layer, places.mlpRouter),
+      dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
+    });
+    const hidden = groupedGemm(x, this.#input, router.plan, {
+      inputRows: 'token',
+      outputRows: 'sorted',
+      activation: activationKind(this.#config.activation_function),
+    });
+    const rows = groupedGemm(hidden, this.#output, router.plan, { inputRows: 'sorted', outputRows: 'slot' });
+    return { y: combine(rows, router.plan.gates, router.plan.topK), router };
+  }
+}

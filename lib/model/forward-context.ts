@@ -1,0 +1,52 @@
+import type { RoutingPlan } from '../autograd/index.js';
+import type { RandomKey } from '../native/binding.js';
+import type { Tensor } from '../tensor.js';
+import type { KeyValueCache } from './key-value-cache.js';
+
+/** What a router did for one forward pass. */
+export interface RouterOutput {
+  plan: RoutingPlan;
+  /** [N, E] f32 (f64 in f64 models). */
+  probabilities: Tensor;
+  /** [4]: mutual information, switch, z, concentration; unweighted. */
+  losses: Tensor;
+  /** [3, E]: per expert the sum of its probabilities, the number of rows routed to it, and the sum of their gates. */
+  statistics: Tensor;
+}
+
+/** The experts that one block's routers chose, as recorded in `out.routing`, to be imposed on another forward pass. */
+export interface BlockRouting {
+  attention: RoutingPlan;
+  mlp: RoutingPlan;
+}
+
+/** What the blocks need to know of the pass they are in. */
+export interface ForwardContext {
+  readonly batchSize: number;
+  /** T, the positions of this pass (without those in the cache). */
+  readonly length: number;
+  /** [B, Tk] i32: 0 leaves a key out. */
+  readonly keyMask: Tensor | null;
+  /** [B, T] i32: the first key position that a query may see. */
+  readonly documentStart: Tensor | null;
+  /** [B, T] i32: for rotary embedding. */
+  readonly positions: Tensor | null;
+  /** [N] i32: 0 leaves a token out of the routers' losses and statistics. */
+  readonly routerMask: Tensor | null;
+  readonly cache: KeyValueCache | null;
+  readonly routing: readonly BlockRouting[] | null;
+  readonly outputAttentions: boolean;
+  /** The key of the random numbers at one place of the model: the same when a block is computed again. */
+  randomKey(layer: number, place: number): RandomKey;
+}
+
+/** Places that draw random numbers, for `randomKey`. */
+export const places = {
+  embedding: 0,
+  attentionRouter: 1,
+  attentionRouterDropout: 2,
+  attentionOutput: 3,
+  mlpRouter: 4,
+  mlpRouterDropout: 5,
+  mlpOutput: 6,
+} as const;

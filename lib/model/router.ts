@@ -1,0 +1,103 @@
+import {
+  cast,
+  dropout,
+  exp,
+  gelu,
+  l2Normalize,
+  linear,
+  mul,
+  routerLoss,
+  routeTo,
+  type RoutingPlan,
+  routerTopK,
+  softmax,
+} from '../autograd/index.js';
+import { Module } from '../nn/module.js';
+import type { ParameterFactory } from '../nn/parameter-factory.js';
+import type { RandomKey } from '../native/binding.js';
+import type { Tensor } from '../tensor.js';
+import type { ModuleFormerConfig } from './config.js';
+import type { RouterOutput } from './forward-context.js';
+
+/** What a router needs besides its input. */
+export interface RouterCall {
+  /** [N] i32, 0 leaves a token out of losses and statistics. */
+  mask: Tensor | null;
+  /** Experts to use instead of the router's own choice; gates still come from its probabilities. */
+  imposed: RoutingPlan | null;
+  /** For sampled top-k. */
+  sampleKey: RandomKey;
+  dropoutKey: RandomKey;
+}
+
+/**
+ * Scores E experts for every token and picks K. Logits and probabilities are f32 (f64 in f64 models): rounded to bf16
+ * they would flip experts at near ties.
+ */
+export class Router extends Module {
+  readonly #k: number;
+  readonly #sample: number;
+  readonly #dropout: number;
+  readonly #score: (x: Tensor, dropoutKey: RandomKey) => Tensor;
+
+  constructor(make: ParameterFactory, config: ModuleFormerConfig, experts: number, k: number) {
+    super();
+    this.#k = k;
+    this.#sample = config.sample_topk;
+    this.#dropout = config.moe_pdrop;
+    this.#score = this.#build(make, config, experts);
+  }
+
+  #build(
+    make: ParameterFactory,
+    { gate_type, n_embd: D, gating_size: G, initializer_range: std }: ModuleFormerConfig,
+    E: number,
+  ): (x: Tensor, dropoutKey: RandomKey) => Tensor {
+    switch (gate_type) {
+      case 'linear': {
+        const weight = this.parameter('w_gate.0.weight', make.normal([E, D], std));
+        return (x) => linear(x, wide(weight, x));
+      }
+      case 'mlp': {
+        const weight = this.parameter('w_gate.0.weight', make.normal([G, D], std));
+        const bias = this.parameter('w_gate.0.bias', make.constant([G], 0));
+        const output = this.parameter('w_gate.3.weight', make.normal([E, G], std));
+        return (x, key) => {
+          const hidden = gelu(linear(x, wide(weight, x), wide(bias, x)));
+          const kept = this.training && this.#dropout > 0 ? dropout(hidden, this.#dropout, key) : hidden;
+          return linear(kept, wide(output, x));
+        };
+      }
+      case 'gmm': {
+        const centroids = this.parameter('expert_centroids', make.normal([E, G], 1));
+        const temperature = this.parameter('temperature', make.constant([1], 0));
+        const weight = this.parameter('w_gate.weight', make.normal([G, D], std));
+        return (x) => {
+          const z = l2Normalize(linear(x, wide(weight, x)));
+          const cosine = linear(z, l2Normalize(wide(centroids, x)));
+          return mul(cosine, exp(wide(temperature, x)));
+        };
+      }
+    }
+  }
+
+  /** x [N, D] -> plan with gates [N, K], losses and statistics. */
+  forward(x: Tensor, call: RouterCall): RouterOutput {
+    const logits = this.#score(x.dtype === 'bf16' ? cast(x, 'f32') : x, call.dropoutKey);
+    const probabilities = softmax(logits);
+    const { plan, gates } = call.imposed
+      ? routeTo(probabilities, call.imposed.experts)
+      : routerTopK(probabilities, {
+          k: this.#k,
+          sample: this.training ? this.#sample : 0,
+          key: call.sampleKey,
+        });
+    const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask);
+    return { plan, probabilities, losses, statistics: stats };
+  }
+}
+
+/** A bf16 parameter widened to the dtype of x. */
+function wide(parameter: Tensor, x: Tensor): Tensor {
+  return parameter.dtype === x.dtype ? parameter : cast(parameter, 'f32');
+}

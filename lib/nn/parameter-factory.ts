@@ -1,0 +1,53 @@
+import { fill, randomNormal, randomUniform } from '../autograd/index.js';
+import type { Device, FloatDType } from '../native/binding.js';
+import { empty, type Tensor } from '../tensor.js';
+
+export interface FactoryOptions {
+  dtype: FloatDType;
+  device: Device;
+  /** Same seed, same parameters. Null leaves them uninitialised, for a checkpoint to fill. */
+  seed: number | null;
+}
+
+/** Makes the parameters of a model, in the order in which it asks for them: each draws from a random stream of its own. */
+export class ParameterFactory {
+  readonly dtype: FloatDType;
+  readonly device: Device;
+  readonly #seed: number | null;
+  #stream = 0;
+
+  constructor({ dtype, device, seed }: FactoryOptions) {
+    this.dtype = dtype;
+    this.device = device;
+    this.#seed = seed;
+  }
+
+  /** N(0, std^2). */
+  normal(shape: readonly number[], std: number): Tensor {
+    return this.#make(shape, (key) => randomNormal(shape, key, { ...this.#kind, standardDeviation: std }));
+  }
+
+  /** U(-bound, bound). */
+  uniform(shape: readonly number[], bound: number): Tensor {
+    return this.#make(shape, (key) => randomUniform(shape, key, { ...this.#kind, low: -bound, high: bound }));
+  }
+
+  constant(shape: readonly number[], value: number): Tensor {
+    return this.#make(shape, () => {
+      const parameter = empty(shape, this.dtype, this.device);
+      fill(parameter, value);
+      return parameter;
+    });
+  }
+
+  get #kind(): { dtype: FloatDType; device: Device } {
+    return { dtype: this.dtype, device: this.device };
+  }
+
+  #make(shape: readonly number[], initialise: (key: [number, number]) => Tensor): Tensor {
+    const parameter =
+      this.#seed === null ? empty(shape, this.dtype, this.device) : initialise([this.#seed, this.#stream++]);
+    parameter.requiresGrad = true;
+    return parameter;
+  }
+}

@@ -1,0 +1,58 @@
+// Builds with sanitizers and runs the tests that make sense under them:
+//   tsx scripts/sanitize.ts address   the addon with address + undefined, and the op tests
+//   tsx scripts/sanitize.ts thread    the C++ tests of stream and pool
+import { execFileSync, spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+function run(command: string, args: string[], env: NodeJS.ProcessEnv = {}): void {
+  const { status } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+function library(name: string): string {
+  return execFileSync(process.env['CXX'] ?? 'g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim();
+}
+
+/** The tests of ops and tensors: those that load the addon and no child process. */
+function opTests(): string[] {
+  const names = /^(ops|tensor|tokens|engine|router|sample|attention|grouped_gemm)\b.*\.test\.ts$/;
+  return readdirSync('test').flatMap((name) => (names.test(name) ? [join('test', name)] : []));
+}
+
+function address(): void {
+  const out = 'build-asan';
+  const options = ['--CDMF_SANITIZE=address', '--CDMF_WERROR=ON', '--log-level', 'warn'];
+  run('npx', ['cmake-js', 'build', '--out', out, ...options]);
+  run('npx', ['tsx', 'scripts/test.ts', ...opTests()], {
+    MODULEFORMER_ADDON: join(process.cwd(), out, 'Release', 'moduleformer.node'),
+    LD_PRELOAD: `${library('libasan.so')} ${library('libubsan.so')}`,
+    // Node itself leaks at exit, and V8 reads its stack on purpose.
+    ASAN_OPTIONS: 'detect_leaks=0:detect_stack_use_after_return=0:halt_on_error=1',
+    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  });
+}
+
+function thread(): void {
+  const out = 'build-tsan';
+  run('cmake', [
+    '-S',
+    '.',
+    '-B',
+    out,
+    '-DMF_SANITIZE=thread',
+    '-DMF_NATIVE_TESTS=ON',
+    '-DMF_ISAS=generic',
+    '-DMF_WERROR=ON',
+  ]);
+  run('cmake', ['--build', out, '--parallel', '2']);
+  run(join(out, 'native_tests'), [], { TSAN_OPTIONS: 'halt_on_error=1' });
+}
+
+const kinds = { address, thread };
+const kind = process.argv[2] ?? '';
+if (kind !== 'address' && kind !== 'thread') {
+  console.error(`sanitize: '${kind}' is no sanitizer, expected address or thread`);
+  process.exit(2);
+}
+kinds[kind]();
