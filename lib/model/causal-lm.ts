@@ -9,6 +9,8 @@ import {
   shiftLabels,
 } from '../autograd/index.js';
 import { ShapeError } from '../errors.js';
+import { generate, stream, streamBatch } from '../generation/generate.js';
+import type { GenerationOptions } from '../generation/options.js';
 import type { RandomKey } from '../native/binding.js';
 import type { Linear } from '../nn/layers.js';
 import { sumRouterLosses, type LossWeights, type RouterLosses } from '../losses/router-losses.js';
@@ -182,6 +184,25 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
         logits,
       };
     });
+  }
+
+  /**
+   * Continues each prompt up to `maxNewTokens` tokens or a stop token, which is included; resolves to the new tokens of
+   * each row. See `GenerationOptions`.
+   * @throws ValueError, ShapeError for options out of range and prompts that do not fit the model.
+   */
+  generate(options: GenerationOptions): Promise<number[][]> {
+    return generate(this, options);
+  }
+
+  /** As `generate`, for one prompt, token by token as they come. */
+  stream(options: GenerationOptions): AsyncGenerator<number, void, undefined> {
+    return stream(this, options);
+  }
+
+  /** As `generate`, step by step: a token for each row, null for rows that have ended. */
+  streamBatch(options: GenerationOptions): AsyncGenerator<(number | null)[], void, undefined> {
+    return streamBatch(this, options);
   }
 
   #predict(
