@@ -44,6 +44,22 @@ export {
   trimMemory,
 } from './system.js';
 export { tensor, Tensor, type NestedArray, type TensorData, type TensorOptions } from './tensor.js';
+export { batchInputs, countPredicted } from './training/batch.js';
+export {
+  checkpointSteps,
+  latestCheckpoint,
+  verifyCheckpoint,
+  type TrainingState,
+} from './training/checkpoint-files.js';
+export {
+  loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
+  type TrainingCheckpoint,
+} from './training/checkpoint.js';
+export { evaluate, type Evaluation } from './training/evaluate.js';
 export * from './training/metrics.js';
+export { weightDecayGroups } from './training/parameter-groups.js';
 export { Progress } from './training/progress.js';
 export { renderReport, writeReport } from './training/report.js';
+export { writeSamples, writeSummary } from './training/summary.js';
+export { Trainer, type TrainerOptions, type TrainingResult } from './training/trainer.js';

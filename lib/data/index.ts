@@ -10,5 +10,6 @@ export {
   type NgramEvaluation,
 } from './ngram.js';
 export { TokenReader } from './shards.js';
+export * from './streamed-batches.js';
 export { Tokenizer, type TokenizerConfig, type TokenizerJson } from './tokenizer.js';
 export { trainTokenizer, type TrainTokenizerOptions } from './train-tokenizer.js';

@@ -1,0 +1,205 @@
+import { add, affine, clipGradients, gradNorm, noGrad, sub } from '../autograd/index.js';
+import type { Batch } from '../data/loader.js';
+import type { CausalLM, CausalLMConfig, CausalLMOutput } from '../model/causal-lm.js';
+import type { AdamW } from '../optimizer/adamw.js';
+import { scope } from '../scope.js';
+import type { Tensor } from '../tensor.js';
+import { batchInputs, countPredicted } from './batch.js';
+import type { BlockLoad } from './metrics.js';
+
+/** What a step, or one of its micro-batches, measured. */
+interface Measured {
+  /** Cross-entropy plus weighted router losses. */
+  loss: number;
+  crossEntropy: number;
+  /** Unweighted; 0 in dense models. */
+  auxLoss: number;
+  /** Rows that each expert got, by block; empty in dense models. */
+  load: BlockLoad[];
+}
+
+export interface StepResult extends Measured {
+  /** Of the gradients before clipping. */
+  gradNorm: number;
+}
+
+export interface StepOptions {
+  model: CausalLM<CausalLMConfig>;
+  optimizer: AdamW;
+  /** The most that the gradients' norm may be; Infinity leaves them as they are. */
+  clipNorm: number;
+}
+
+/** What the next step looks at on the device: [1] each. */
+export interface StepHealth {
+  norm: Tensor;
+  loss: Tensor;
+}
+
+export interface EnqueuedStep {
+  /** Settles when the device has come to the end of the step; never unhandled. */
+  result: Promise<StepResult>;
+  health: StepHealth;
+}
+
+/**
+ * Enqueues an optimizer step over micro-batches, in which every predicted token counts the same; the routers' losses
+ * are averaged over the micro-batches. All but the last two are waited for, so that the queue stays short.
+ *
+ * The device applies the step only when its loss and gradients are finite and those of the step before, `previous`,
+ * were: so a step that is already enqueued when the host learns of a divergence changes nothing.
+ */
+export async function enqueueStep(
+  batches: readonly Batch[],
+  lr: number,
+  options: StepOptions,
+  previous: StepHealth | undefined,
+): Promise<EnqueuedStep> {
+  const counts = batches.map(countPredicted);
+  const total = Math.max(
+    1,
+    counts.reduce((sum, count) => sum + count, 0),
+  );
+  const parts: Promise<Measured>[] = [];
+  let loss: Tensor | undefined;
+  options.optimizer.zeroGrad();
+  for (const [i, batch] of batches.entries()) {
+    const weights =
+      batches.length === 1 ? null : { tokens: (counts[i] as number) / total, batch: 1 / batches.length };
+    const part = enqueuePart(options.model, batch, weights);
+    parts.push(part.measured);
+    loss = loss ? sumOf(loss, part.loss) : part.loss;
+    if (i > 0) await parts[i - 1];
+  }
+  const health = { norm: enqueueUpdate(loss as Tensor, lr, options, previous), loss: loss as Tensor };
+  const result = collect(parts, health);
+  result.catch(() => undefined);
+  return { result, health };
+}
+
+/** How much a micro-batch counts: its predicted tokens in the cross-entropy, and itself in the routers' losses. */
+interface Weights {
+  tokens: number;
+  batch: number;
+}
+
+function enqueuePart(
+  model: CausalLM<CausalLMConfig>,
+  batch: Batch,
+  weights: Weights | null,
+): { loss: Tensor; measured: Promise<Measured> } {
+  const { loss, tensors } = scope(() => {
+    const output = model.forward({ ...batchInputs(batch, model.device), outputLogits: false });
+    const weighted = weights ? weightedLoss(output, weights) : (output.loss as Tensor);
+    weighted.backward();
+    return { loss: weighted.detach(), tensors: tensorsToRead(output) };
+  });
+  const measured = readPart(tensors, weights ?? { tokens: 1, batch: 1 });
+  measured.catch(() => undefined);
+  return { loss, measured };
+}
+
+function weightedLoss({ loss, crossEntropy }: CausalLMOutput, { tokens, batch }: Weights): Tensor {
+  const [whole, ce] = [loss as Tensor, crossEntropy as Tensor];
+  return add(affine(ce, tokens, 0), affine(sub(whole, ce), batch, 0));
+}
+
+interface TensorsToRead {
+  loss: Tensor;
+  crossEntropy: Tensor;
+  auxLoss: Tensor | null;
+  /** [3, E] of each block's two routers. */
+  statistics: { attention: Tensor; mlp: Tensor }[];
+}
+
+function tensorsToRead({ loss, crossEntropy, auxLoss, routers }: CausalLMOutput): TensorsToRead {
+  return {
+    loss: (loss as Tensor).detach(),
+    crossEntropy: (crossEntropy as Tensor).detach(),
+    auxLoss: auxLoss?.detach() ?? null,
+    statistics: (routers ?? []).map(({ attention, mlp }) => ({
+      attention: attention.statistics.detach(),
+      mlp: mlp.statistics.detach(),
+    })),
+  };
+}
+
+async function readPart(tensors: TensorsToRead, { tokens, batch }: Weights): Promise<Measured> {
+  const { loss, crossEntropy, auxLoss, statistics } = tensors;
+  const [whole, ce, aux, ...load] = await Promise.all([
+    readAndFree(loss),
+    readAndFree(crossEntropy),
+    auxLoss ? readAndFree(auxLoss) : [0],
+    ...statistics.flatMap(({ attention, mlp }) => [readAndFree(attention), readAndFree(mlp)]),
+  ]);
+  const scalar = (values: ArrayLike<number> | undefined): number => values?.[0] as number;
+  return {
+    loss: scalar(ce) * tokens + (scalar(whole) - scalar(ce)) * batch,
+    crossEntropy: scalar(ce) * tokens,
+    auxLoss: scalar(aux) * batch,
+    load: statistics.map((_, block) => ({
+      attention: chosenRows(load[2 * block] as ArrayLike<number>),
+      mlp: chosenRows(load[2 * block + 1] as ArrayLike<number>),
+    })),
+  };
+}
+
+async function readAndFree(x: Tensor): Promise<ArrayLike<number>> {
+  try {
+    return (await x.data()) as ArrayLike<number> & object;
+  } finally {
+    x.dispose();
+  }
+}
+
+/** The middle one of the rows of router statistics [3, E]. */
+function chosenRows(statistics: ArrayLike<number>): number[] {
+  const experts = statistics.length / 3;
+  return Array.from({ length: experts }, (_, e) => statistics[experts + e] as number);
+}
+
+function sumOf(a: Tensor, b: Tensor): Tensor {
+  const result = scope(() => add(a, b));
+  a.dispose();
+  b.dispose();
+  return result;
+}
+
+/** Clips and applies the gradients; returns their norm. */
+function enqueueUpdate(
+  loss: Tensor,
+  lr: number,
+  { model, optimizer, clipNorm }: StepOptions,
+  previous: StepHealth | undefined,
+): Tensor {
+  return noGrad(() =>
+    scope(() => {
+      const gradients = [...model.parameters()].flatMap(({ grad }) => grad ?? []);
+      const { norm } = gradNorm(gradients);
+      if (clipNorm < Infinity) clipGradients(gradients, norm, clipNorm);
+      const { finite } = gradNorm([norm, loss, ...(previous ? [previous.norm, previous.loss] : [])]);
+      optimizer.lr = lr;
+      optimizer.step(finite);
+      return norm;
+    }),
+  );
+}
+
+async function collect(parts: readonly Promise<Measured>[], { norm }: StepHealth): Promise<StepResult> {
+  const [gradNorm] = (await norm.data()) as Float32Array | Float64Array;
+  const measured = await Promise.all(parts);
+  return { ...measured.reduce(sumParts), gradNorm: gradNorm as number };
+}
+
+function sumParts(a: Measured, b: Measured): Measured {
+  const sums = (x: number[], y: number[]): number[] => x.map((value, e) => value + (y[e] as number));
+  return {
+    loss: a.loss + b.loss,
+    crossEntropy: a.crossEntropy + b.crossEntropy,
+    auxLoss: a.auxLoss + b.auxLoss,
+    load: a.load.map(({ attention, mlp }, block) => ({
+      attention: sums(attention, b.load[block]?.attention ?? []),
+      mlp: sums(mlp, b.load[block]?.mlp ?? []),
+    })),
+  };
+}
