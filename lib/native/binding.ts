@@ -36,6 +36,7 @@ export const binaryKinds = ['add', 'sub', 'mul', 'div'] as const;
 export const randomKinds = ['uniform', 'normal'] as const;
 export const normKinds = ['layerNorm', 'rmsNorm'] as const;
 
+export const peakKinds = ['f64', 'f32', 'bf16', 'read'] as const;
 export const rowMaps = ['sorted', 'slot', 'token'] as const;
 export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 
@@ -73,6 +74,8 @@ export interface NativeBinding {
   numThreads(): number;
   setNumThreads(count: number): void;
   instructionSets(): InstructionSets;
+  /** Operations (or bytes read) per second that `threads` threads reach; kinds by their index in peakKinds. */
+  measurePeak(kind: number, threads: number): number;
   failNext(op: string): void;
   poisonOutputs(on: boolean): void;
 

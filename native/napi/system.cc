@@ -1,5 +1,6 @@
 // The machine and the process: streams, memory, threads, instruction sets.
 #include "core/pool.h"
+#include "cpu/peak.h"
 #include "cpu/select.h"
 #include "napi/convert.h"
 #include "napi/registry.h"
@@ -63,6 +64,12 @@ Napi::Value instructionSets(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// measurePeak(kind, threads): the machine's own best, about 50 ms on this thread.
+Napi::Value measurePeak(const Napi::CallbackInfo& info) {
+  const auto kind = static_cast<cpu::PeakKind>(info[0].As<Napi::Number>().Int32Value());
+  return Napi::Number::New(info.Env(), cpu::measurePeak(kind, info[1].As<Napi::Number>().Int32Value()));
+}
+
 void setErrorClasses(const Napi::CallbackInfo& info) {
   Environment::of(info.Env()).setErrorClasses(info[0].As<Napi::Array>());
 }
@@ -88,6 +95,7 @@ void registerSystem(napi_env env, napi_value exports) {
   target.Set("numThreads", Napi::Function::New<numThreads>(env, "numThreads"));
   target.Set("setNumThreads", Napi::Function::New<setNumThreads>(env, "setNumThreads"));
   target.Set("instructionSets", Napi::Function::New<instructionSets>(env, "instructionSets"));
+  target.Set("measurePeak", Napi::Function::New<measurePeak>(env, "measurePeak"));
   target.Set("setErrorClasses", Napi::Function::New<setErrorClasses>(env, "setErrorClasses"));
   target.Set("failNext", Napi::Function::New<failNext>(env, "failNext"));
   target.Set("poisonOutputs", Napi::Function::New<poisonOutputs>(env, "poisonOutputs"));
