@@ -118,6 +118,12 @@ test('a failing kernel poisons what is computed from it, and nothing else', asyn
   await t.throwsAsync(gradient(x), { instanceOf: KernelError, message: /^mul/ });
 });
 
+test('a loss that is not finite gives no gradient that looks usable', async (t) => {
+  const x = leaf([1, 2]);
+  sum(affine(x, Infinity, 0)).backward();
+  t.deepEqual(await gradient(x), [NaN, NaN]);
+});
+
 test.serial('beyond the memory limit an operation throws, and later ones work', async (t) => {
   const { live } = native.memoryStats();
   native.setMemoryLimit(live + 10e6);

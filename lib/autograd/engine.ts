@@ -1,7 +1,7 @@
 import { AutogradError, ShapeError } from '../errors.js';
 import { native } from '../native/load.js';
 import { keep, scope } from '../scope.js';
-import { Tensor, tensor, wrap } from '../tensor.js';
+import { Tensor, wrap } from '../tensor.js';
 import { binaryKinds, type Handle } from '../native/binding.js';
 
 /** Gradients of the outputs (null where none arrived) to gradients of the inputs (null where there is none). */
@@ -140,7 +140,8 @@ export function backward(root: Tensor): void {
   }
   noGrad(() =>
     scope(() => {
-      backwardFrom([root], [tensor([1], { dtype: root.dtype, shape: root.shape, device: root.device })]);
+      // 1, but NaN when the root is not finite and failed when it failed: then no gradient may look usable.
+      backwardFrom([root], [wrap(native.affine(root.id, 0, 1))]);
     }),
   );
 }
