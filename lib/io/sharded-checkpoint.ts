@@ -126,7 +126,16 @@ export async function saveCheckpoint(
   tensors: Iterable<TensorToWrite>,
   options?: SaveOptions,
 ): Promise<void> {
-  const files = checkpointFiles(dir, tensors, options);
+  await writeCheckpoint(dir, checkpointFiles(dir, tensors, options));
+}
+
+/**
+ * Writes the files of a checkpoint into `dir`, those of `checkpointFiles` among them, and removes the files of weights
+ * that were there before and are not overwritten.
+ *
+ * @throws {CheckpointError} for failures of the file system.
+ */
+export async function writeCheckpoint(dir: string, files: readonly FileToWrite[]): Promise<void> {
   await writeFilesAtomic(files);
   const written = new Set(files.map(({ path }) => basename(path)));
   const names = await naming(dir, () => readdir(dir), 'read');

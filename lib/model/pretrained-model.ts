@@ -1,10 +1,11 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFilesAtomic, type FileToWrite } from '../io/atomic.js';
-import { checkpointFiles, ShardedCheckpoint } from '../io/sharded-checkpoint.js';
+import type { FileToWrite } from '../io/atomic.js';
+import { checkpointFiles, ShardedCheckpoint, writeCheckpoint } from '../io/sharded-checkpoint.js';
 import type { Device, FloatDType } from '../native/binding.js';
 import { Module } from '../nn/module.js';
 import { ParameterFactory } from '../nn/parameter-factory.js';
+import { toJsonFields } from './config-fields.js';
 import { dominantDType, loadParameters, tensorToWrite } from './weights.js';
 
 export interface ModelOptions {
@@ -64,18 +65,22 @@ export abstract class PretrainedModel<C extends { toJSON(): Record<string, unkno
 
   /**
    * Writes `config.json` and `model.safetensors` (or shards and their index) into `dir`. Files that are there stay as
-   * they are until all new ones are complete.
+   * they are until all new ones are complete; other files of weights are then removed.
    * @throws CheckpointError when the disk is full or `dir` cannot be written.
    */
   async savePretrained(dir: string, options: SaveOptions = {}): Promise<void> {
     await mkdir(dir, { recursive: true });
-    await writeFilesAtomic(this.checkpointFiles(dir, options));
+    await writeCheckpoint(dir, this.checkpointFiles(dir, options));
   }
 
   /** @internal The files of `savePretrained`. */
   checkpointFiles(dir: string, options: SaveOptions = {}): FileToWrite[] {
     const torchDType = { f64: 'float64', f32: 'float32', bf16: 'bfloat16' }[this.dtype];
-    const config = { ...this.config.toJSON(), architectures: [this.architecture], torch_dtype: torchDType };
+    const config = toJsonFields({
+      ...this.config.toJSON(),
+      architectures: [this.architecture],
+      torch_dtype: torchDType,
+    });
     const tensors = [...this.namedParameters()].map(([name, parameter]) => tensorToWrite(name, parameter));
     return [
       ...checkpointFiles(dir, tensors, options),
