@@ -40,6 +40,9 @@ export interface ForwardContext {
   randomKey(layer: number, place: number): RandomKey;
 }
 
+/** The tensors of a context. */
+export const contextTensors = ['keyMask', 'documentStart', 'positions', 'routerMask'] as const;
+
 /** Places that draw random numbers, for `randomKey`. */
 export const places = {
   embedding: 0,

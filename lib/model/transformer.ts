@@ -5,7 +5,7 @@ import type { ParameterFactory } from '../nn/parameter-factory.js';
 import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import type { BlockOutput } from './block.js';
-import { places, type ForwardContext } from './forward-context.js';
+import { contextTensors, places, type ForwardContext } from './forward-context.js';
 
 export interface Block extends Module {
   forward(x: Tensor, context: ForwardContext): BlockOutput;
@@ -82,10 +82,15 @@ export class Transformer extends Module {
 
   #run(block: Block, x: Tensor, context: ForwardContext): BlockOutput {
     if (!this.gradientCheckpointing) return block.forward(x, context);
+    // What is saved lives until backward; the context's own tensors are freed when the forward pass returns.
+    const names = contextTensors.filter((name) => context[name]);
     return checkpoint(
-      [x],
+      [x, ...names.map((name) => context[name] as Tensor)],
       block.parameters(),
-      ([input]) => block.forward(input as Tensor, context),
+      ([input, ...saved]) => {
+        const kept = Object.fromEntries(names.map((name, i) => [name, saved[i]]));
+        return block.forward(input as Tensor, { ...context, ...kept });
+      },
       ({ x: y, routers }) => (routers ? [y, routers.attention.losses, routers.mlp.losses] : [y]),
     );
   }
