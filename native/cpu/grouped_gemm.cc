@@ -8,8 +8,8 @@ namespace {
 
 [[noreturn]] void invalid(const char* op, const char* array, int64_t index, int64_t value,
                           const std::string& expected) {
-  throw Error(ErrorKind::Value, std::string(op) + ": " + array + "[" + std::to_string(index) + "] is " +
-                                    std::to_string(value) + ", expected " + expected);
+  throw Error(ErrorKind::Kernel, std::string(op) + ": " + array + "[" + std::to_string(index) + "] is " +
+                                     std::to_string(value) + ", expected " + expected);
 }
 
 // A plan is data: it is checked before memory is addressed by it.

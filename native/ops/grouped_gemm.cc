@@ -11,7 +11,14 @@ Shape withLast(const Shape& shape, int64_t last) {
 }
 
 void checkActivation(const Call& call, UnaryKind kind) {
-  call.require(kind <= UnaryKind::Relu, ErrorKind::Value, "activation must be gelu, geluNew, silu or relu");
+  call.require(kind >= UnaryKind::Gelu && kind <= UnaryKind::Relu, ErrorKind::Value,
+               "activation must be gelu, geluNew, silu or relu");
+}
+
+void checkWidths(const Call& call, int64_t in, int64_t out) {
+  call.require(
+      in > 0 && out > 0, ErrorKind::Shape,
+      "the widths are " + std::to_string(in) + " and " + std::to_string(out) + ", expected at least 1");
 }
 
 // Rows of x as the plan counts them: R, or R / topK where they lie by token.
@@ -43,6 +50,7 @@ std::tuple<Tensor, std::optional<Tensor>> linear(Context& cx, const Tensor& x, c
   args.w = call.in("weight", weight).dtype(x.dtype()).rank(2);
   const int64_t in = x.shape()[-1], width = weight.shape()[0];
   call.in("weight", weight).shape({width, in});
+  checkWidths(call, in, width);
   if (bias) args.bias = call.in("bias", *bias).dtype(x.dtype()).shape({width});
   call.require(out == x.dtype() || (out == DType::f32 && x.dtype() == DType::bf16), ErrorKind::DType,
                std::string("outputDType is ") + dtypeName(out) + ", expected that of x (" +
@@ -106,6 +114,7 @@ std::tuple<Tensor, std::optional<Tensor>> groupedGemm(Context& cx, const Tensor&
   args.w = call.in("w", w).dtype(x.dtype()).rank(3);
   const int64_t E = w.shape()[0], in = x.shape()[1], width = w.shape()[transposeW ? 1 : 2];
   call.in("w", w).shape(transposeW ? Shape{E, width, in} : Shape{E, in, width});
+  checkWidths(call, in, width);
   checkPlan(call, order, offsets, topK, E);
   const int64_t R = order.shape()[0];
   checkRows(call, "x", args.x, xRows, R, topK);
