@@ -14,8 +14,9 @@ const MAY_INCLUDE: Record<string, readonly string[]> = {
   cuda: ['core', 'cuda'],
   napi: ['core', 'ops', 'napi'],
 };
-// Where the addon learns which backends there are: the one header of the kernels that is not for kernels.
-const BACKEND_CHOICE = /^(cpu|cuda)\/select\.h$/;
+// Where the addon learns which backends there are and what the machine can do: the headers of the kernels that are
+// not for kernels.
+const BACKEND_PUBLIC = /^(cpu|cuda)\/(select|peak)\.h$/;
 const NODE_HEADER = /^(node_api|node_api_types|js_native_api|js_native_api_types|napi|node|uv|v8)(-inl)?\.h$/;
 const CUDA_HEADER =
   /^(cuda|cublas|cudnn|cub\/|thrust\/|cooperative_groups|mma\.h|nccl|nvrtc|device_launch_parameters)/;
@@ -72,7 +73,7 @@ function checkIncludes(file: string, source: string): string[] {
   const allowed = MAY_INCLUDE[layer];
   if (!allowed) return [`${file}: no rule for the layer ${layer}`];
   return includesOf(source).flatMap(({ name, line }) => {
-    if (layer === 'napi' && BACKEND_CHOICE.test(name)) return [];
+    if (layer === 'napi' && BACKEND_PUBLIC.test(name)) return [];
     const target = includedLayer(file, name);
     const against =
       (target !== undefined && !allowed.includes(target)) ||
