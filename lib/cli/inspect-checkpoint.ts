@@ -69,14 +69,20 @@ function describeShape(config: ModuleFormerConfig | DenseConfig): (readonly [str
       ['mlp', `width ${ffd_hidden}`],
     ];
   }
-  const { n_att_experts, k_att, n_mlp_experts, k_mlp, headSize, gate_type } = config;
+  const { attentionExperts, k_att, mlpExperts, k_mlp, headSize, gate_type } = config;
   const heads = `${n_head} ${n_head === 1 ? 'head' : 'heads'} of ${headSize}`;
   return [
     ['model', shape],
-    ['attention', `${k_att} of ${n_att_experts} experts, ${heads}`],
-    ['mlp', `${k_mlp} of ${n_mlp_experts} experts, width ${ffd_hidden}`],
+    ['attention', `${k_att} of ${range(attentionExperts)} experts, ${heads}`],
+    ['mlp', `${k_mlp} of ${range(mlpExperts)} experts, width ${ffd_hidden}`],
     ['routers', gate_type],
   ];
+}
+
+/** 8, or 3 to 8 where blocks differ. */
+function range(counts: readonly number[]): string {
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  return least === most ? String(least) : `${least} to ${most}`;
 }
 
 /** The tensors by name, with those that every block has as one row. */

@@ -13,6 +13,13 @@ export const size = () => integer(1, 'a positive integer');
 /** A count that may be zero. */
 export const count = () => integer(0, 'a non-negative integer');
 
+/** A positive count, or a list of them, one for each block. */
+export const expertCounts = () => {
+  const expected = 'a positive integer, or a list with one for each block';
+  const error = `expected ${expected}`;
+  return z.union([integer(1, expected), z.array(size()).min(1, { error })], { error });
+};
+
 /** A dropout probability in [0, 1). */
 export const probability = () => number('a number in [0, 1)', (value) => value >= 0 && value < 1);
 
@@ -203,7 +210,7 @@ function describe(issue: z.core.$ZodIssue, known: readonly string[]): string[] {
 }
 
 function expectation(issue: z.core.$ZodIssue): string {
-  if (issue.code === 'invalid_union') return 'expected a JSON value';
+  if (issue.code === 'invalid_union' && issue.message === 'Invalid input') return 'expected a JSON value';
   const message = issue.message.replace(/^Invalid (input|option): /, '').replace(/, received .*$/, '');
   return message.charAt(0).toLowerCase() + message.slice(1);
 }

@@ -3,6 +3,7 @@ import {
   activation,
   configError,
   count,
+  expertCounts,
   nonNegative,
   parseFields,
   positive,
@@ -57,12 +58,12 @@ const schema = z.strictObject({
   sample_topk: count().default(0),
   /** G, the hidden width of routers of gate types `mlp` and `gmm`. */
   gating_size: size().default(256),
-  /** E of attention. */
-  n_att_experts: size().default(32),
+  /** E of attention: one number, or one for each block. */
+  n_att_experts: expertCounts().default(32),
   /** K of attention. */
   k_att: size().default(2),
-  /** E of the MLP. */
-  n_mlp_experts: size().default(32),
+  /** E of the MLP: one number, or one for each block. */
+  n_mlp_experts: expertCounts().default(32),
   /** K of the MLP. */
   k_mlp: size().default(2),
   /** Kept, but without effect, as in the reference: the layer norms use 1e-5. */
@@ -126,12 +127,32 @@ export class ModuleFormerConfig extends withFields<ModuleFormerConfigFields>() {
     return this.att_hidden === this.n_embd && this.n_head === 1;
   }
 
+  /** E of the attention in each block, [L]. */
+  get attentionExperts(): readonly number[] {
+    return perBlock(this.n_att_experts, this.n_layer);
+  }
+
+  /** E of the MLP in each block, [L]. */
+  get mlpExperts(): readonly number[] {
+    return perBlock(this.n_mlp_experts, this.n_layer);
+  }
+
   /** The content of config.json: all fields, those that transformers added included. */
   toJSON(): Record<string, unknown> {
     const { num_labels: labels, ...fields } = toJsonFields(this);
     const implied = fields['id2label'] != null || labels === DEFAULT_NUM_LABELS;
     return implied ? fields : toJsonFields({ ...fields, num_labels: labels });
   }
+}
+
+function perBlock(counts: number | readonly number[], blocks: number): readonly number[] {
+  return typeof counts === 'number' ? Array<number>(blocks).fill(counts) : counts;
+}
+
+/** The shortest form of a field with one number per block: the number itself where all are equal. */
+export function collapseCounts(counts: readonly number[]): number | number[] {
+  const [first = 0] = counts;
+  return counts.every((each) => each === first) ? first : [...counts];
 }
 
 function conflicts(fields: z.output<typeof schema>): string[] {
@@ -144,13 +165,29 @@ function conflicts(fields: z.output<typeof schema>): string[] {
     ['k_att', 'n_att_experts'],
     ['k_mlp', 'n_mlp_experts'],
   ] as const) {
-    if (fields[k] > fields[experts]) {
-      problems.push(`${k} (${fields[k]}) must be at most ${experts} (${fields[experts]})`);
-    }
+    problems.push(...countConflicts(k, fields[k], experts, fields[experts], fields.n_layer));
     if (sample_topk > fields[k])
       problems.push(`sample_topk (${sample_topk}) must be at most ${k} (${fields[k]})`);
   }
   return problems;
+}
+
+function countConflicts(
+  kName: string,
+  k: number,
+  name: string,
+  counts: number | readonly number[],
+  blocks: number,
+): string[] {
+  if (typeof counts === 'number') {
+    return k > counts ? [`${kName} (${k}) must be at most ${name} (${counts})`] : [];
+  }
+  if (counts.length !== blocks) {
+    return [`${name} has ${counts.length} numbers, expected one for each of the n_layer (${blocks}) blocks`];
+  }
+  return counts.flatMap((count, block) =>
+    k > count ? [`${kName} (${k}) must be at most ${name} of block ${block} (${count})`] : [],
+  );
 }
 
 function labelConflicts(given: number | undefined, named: number | undefined): string[] {

@@ -16,7 +16,7 @@ export interface ParameterCount {
  *   they are the identity), E*2*D*F for MLP experts, and a router for either kind of experts:
  *   D*G + G + G*E for `mlp`, D*E for `linear`, D*G + E*G + 1 for `gmm`.
  *
- * A dense model has, besides the same embedding, head and final norm, in each block 4D for two norms,
+ * E may differ from block to block. A dense model has, besides the same embedding, head and final norm, in each block 4D for two norms,
  * 4*(D*D + D) for attention and 2*D*F + F + D for the MLP.
  */
 export function countParameters(
@@ -25,36 +25,42 @@ export function countParameters(
 ): ParameterCount {
   if (config instanceof ModuleFormerConfig) {
     const outputs = head === 'causal-lm' ? config.vocab_size : config.num_labels;
-    return assemble(config, outputs, sparseBlock(config));
+    return assemble(config, outputs, sparseBlocks(config));
   }
-  return assemble(config, config.vocab_size, denseBlock(config));
+  const { total, active } = denseBlock(config);
+  return assemble(config, config.vocab_size, {
+    total: config.n_layer * total,
+    active: config.n_layer * active,
+  });
 }
 
 interface Ends {
   readonly vocab_size: number;
   readonly n_embd: number;
-  readonly n_layer: number;
 }
 
 function assemble(
-  { vocab_size: V, n_embd: D, n_layer: L }: Ends,
+  { vocab_size: V, n_embd: D }: Ends,
   outputs: number,
-  block: ParameterCount,
+  blocks: ParameterCount,
 ): ParameterCount {
   const ends = 2 * D + outputs * D;
-  return { total: V * D + L * block.total + ends, active: D + L * block.active + ends };
+  return { total: V * D + blocks.total + ends, active: D + blocks.active + ends };
 }
 
-function sparseBlock(config: ModuleFormerConfig): ParameterCount {
-  const { n_embd: D, att_hidden: A, ffd_hidden: F } = config;
+function sparseBlocks(config: ModuleFormerConfig): ParameterCount {
+  const { n_embd: D, att_hidden: A, ffd_hidden: F, mlpExperts, k_att, k_mlp } = config;
   const keysAndValues = config.hasIdentityKeys ? 0 : 2 * (D * A + A);
-  const shared =
-    4 * D + keysAndValues + router(config, config.n_att_experts) + router(config, config.n_mlp_experts);
   const experts = (attention: number, mlp: number) => 2 * D * (attention * A + mlp * F);
-  return {
-    total: shared + experts(config.n_att_experts, config.n_mlp_experts),
-    active: shared + experts(config.k_att, config.k_mlp),
-  };
+  let total = 0;
+  let active = 0;
+  config.attentionExperts.forEach((attention, block) => {
+    const mlp = mlpExperts[block] as number;
+    const shared = 4 * D + keysAndValues + router(config, attention) + router(config, mlp);
+    total += shared + experts(attention, mlp);
+    active += shared + experts(k_att, k_mlp);
+  });
+  return { total, active };
 }
 
 function router({ gate_type, n_embd: D, gating_size: G }: ModuleFormerConfig, E: number): number {

@@ -21,9 +21,10 @@ class QueryExperts extends Module {
   readonly output: Tensor;
   readonly router: Router;
 
-  constructor(make: ParameterFactory, config: ModuleFormerConfig) {
+  constructor(make: ParameterFactory, config: ModuleFormerConfig, layer: number) {
     super();
-    const { n_att_experts: E, n_embd: D, att_hidden: A } = config;
+    const { n_embd: D, att_hidden: A } = config;
+    const E = config.attentionExperts[layer] as number;
     this.input = this.parameter('experts.weight', make.uniform([E, D, A], 1 / D));
     this.output = this.parameter('output_experts.weight', make.uniform([E, A, D], 1 / A));
     this.router = this.child('gate', new Router(make, config, E, config.k_att));
@@ -45,7 +46,7 @@ export class ExpertAttention extends Module {
     super();
     this.#config = config;
     this.#layer = layer;
-    this.#experts = this.child('q_proj', new QueryExperts(make, config));
+    this.#experts = this.child('q_proj', new QueryExperts(make, config, layer));
     const options = { std: config.initializer_range, bias: true };
     const project = (name: string): Linear | null =>
       config.hasIdentityKeys

@@ -17,7 +17,8 @@ export class ExpertMlp extends Module {
 
   constructor(make: ParameterFactory, config: ModuleFormerConfig, layer: number) {
     super();
-    const { n_mlp_experts: E, n_embd: D, ffd_hidden: F } = config;
+    const { n_embd: D, ffd_hidden: F } = config;
+    const E = config.mlpExperts[layer] as number;
     this.#config = config;
     this.#layer = layer;
     this.#input = this.parameter('experts.weight', make.uniform([E, D, F], 1 / D));
