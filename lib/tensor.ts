@@ -1,4 +1,4 @@
-import { backward as runBackward, type Node } from './autograd/engine.js';
+import { backward as runBackward, release, type Node } from './autograd/engine.js';
 import { DTypeError, HandleError, ShapeError, ValueError } from './errors.js';
 import { devices, dtypes, type Device, type DType, type Handle } from './native/binding.js';
 import { native } from './native/load.js';
@@ -130,6 +130,7 @@ export class Tensor {
     if (this.isDisposed) return;
     native.dispose(this.id);
     this.id = disposedId;
+    if (this.node) release(this.node);
   }
 
   [Symbol.dispose](): void {

@@ -30,6 +30,8 @@ export interface Node {
   readonly sequence: number;
   readonly edges: (Edge | null)[];
   readonly outputs: number;
+  /** Outputs that are not disposed, and nodes that used one. */
+  references: number;
   saved: Saved[];
   rule: BackwardRule | null;
 }
@@ -87,9 +89,11 @@ export function record(outputs: readonly Tensor[], recording: Recording): void {
     sequence: sequence++,
     edges: recording.inputs.map((input) => (input?.requiresGrad ? edgeTo(input) : null)),
     outputs: outputs.length,
+    references: outputs.length,
     saved: (recording.saved ?? []).map(save),
     rule: recording.backward,
   };
+  for (const edge of node.edges) if (edge?.node) edge.node.references++;
   outputs.forEach((output, index) => {
     output.node = node;
     output.outputIndex = index;
@@ -130,6 +134,19 @@ function free(node: Node): void {
   for (const { tensor: saved, owned } of node.saved) if (owned) saved.dispose();
   node.saved = [];
   node.rule = null;
+}
+
+/**
+ * @internal An output was disposed. A node that no output and no other node holds can take part in no backward any more:
+ * it frees what it saved, and lets go of those before it.
+ */
+export function release(node: Node): void {
+  const waiting = [node];
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    if (--next.references !== 0) continue;
+    free(next);
+    for (const edge of next.edges) if (edge?.node) waiting.push(edge.node);
+  }
 }
 
 /** @internal The gradient of a scalar is added to `.grad` of every leaf it was computed from. */

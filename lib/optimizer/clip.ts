@@ -1,5 +1,4 @@
 import { clipGradients, gradNorm } from '../autograd/grad_norm.js';
-import { keep } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
 
 /** For gradients whose norm was taken: the flag that it was finite, good until the gradient changes again. */
@@ -17,7 +16,6 @@ export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): Ten
   if (gradients.length === 0) return tensor([0]);
   const { norm, finite } = gradNorm(gradients);
   clipGradients(gradients, norm, maxNorm);
-  keep(finite);
   for (const gradient of gradients) checked.set(gradient, { finite, version: gradient.version.count });
   return norm;
 }

@@ -16,6 +16,7 @@ export async function transpile(fixtures: string): Promise<{ dir: string; remove
     for (const entry of entries.filter((name) => name.endsWith('.ts'))) {
       const source = await readFile(path.join(root, folder, entry), 'utf8');
       const { outputText } = ts.transpileModule(source, {
+        fileName: entry,
         compilerOptions: {
           target: ts.ScriptTarget.ES2022,
           module: ts.ModuleKind.ESNext,
