@@ -122,7 +122,8 @@ void CpuBackend::fill(const FillArgs& args) {
     T* out = args.out.as<T>();
     const T value = convert<T>(args.value);
     forElements(args.out.numel(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = value;
+      const T same = value;  // a copy that no store to out can change
+      for (int64_t i = begin; i < end; ++i) out[i] = same;
     });
   });
 }

@@ -112,8 +112,11 @@ void CpuBackend::dropout(const DropoutArgs& args) {
     const uint32_t least = static_cast<uint32_t>(threshold);
     forElements(args.x.numel(), [&](int64_t begin, int64_t end) {
       forWords(args.key, begin, end, 0, [&](int64_t i, int64_t n, const uint32_t* words) {
-        for (int64_t j = 0; j < n; ++j)
-          out[i + j] = static_cast<T>(words[j] >= least ? static_cast<A>(x[i + j]) * scale : A(0));
+        for (int64_t j = 0; j < n; ++j) {
+          const A kept =
+              static_cast<A>(x[i + j]) * scale;  // read always: a conditional load does not vectorise
+          out[i + j] = static_cast<T>(words[j] >= least ? kept : A(0));
+        }
       });
     });
   });
