@@ -11,64 +11,64 @@
 #include "cpu/simd.h"
 
 namespace MF_CPU_NAMESPACE {
-// out[m, 0:n] (+)= sum_k x(m, k) p[k, 0:n] with n = NV vectors. x(m, k) is x[m * ldx + k] (kRowsOfX) or
-// x[k * ldx + m]. Each element of out is one chain in rising k.
-template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
-[[gnu::noinline]] void microKernel(int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp, A* out,
-                                   int64_t ldo) {
+// out[m, 0:n] (+)= sum_k x(m, k) p[k, 0:n] with n = NV vectors and rows of p and out kWidth apart. x(m, k) is
+// x[m * ldx + k] (kRowsOfX) or x[k * ldx + m]. Each element of out is one chain in rising k; depth is at
+// least 1.
+template <typename A, int64_t kWidth, int MR, int NV, bool kRowsOfX, bool kAccumulate>
+[[gnu::noinline]] void microKernel(int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
   using V = Vec<A>;
   constexpr int L = kLanesOf<A>;
   V acc[MR][NV];
 #pragma GCC unroll 12
   for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) acc[m][n] = kAccumulate ? load<V>(out + m * ldo + n * L) : V{};
-  for (int64_t k = 0; k < depth; ++k) {
+    for (int n = 0; n < NV; ++n) acc[m][n] = kAccumulate ? load<V>(out + m * kWidth + n * L) : V{};
+  int64_t k = 0;
+  do {
     V row[NV];
 #pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) row[n] = load<V>(p + k * ldp + n * L);
+    for (int n = 0; n < NV; ++n) row[n] = load<V>(p + n * L);
 #pragma GCC unroll 12
     for (int m = 0; m < MR; ++m) {
-      const V value = broadcast<V>(kRowsOfX ? x[m * ldx + k] : x[k * ldx + m]);
+      const V value = broadcast<V>(kRowsOfX ? x[m * ldx] : x[m]);
 #pragma GCC unroll 4
       for (int n = 0; n < NV; ++n) acc[m][n] += value * row[n];
     }
-  }
+    x += kRowsOfX ? 1 : ldx;
+    p += kWidth;
+  } while (++k < depth);
 #pragma GCC unroll 12
   for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < NV; ++n) store(out + m * ldo + n * L, acc[m][n]);
+    for (int n = 0; n < NV; ++n) store(out + m * kWidth + n * L, acc[m][n]);
 }
 
-template <typename A, int MR, int NV, bool kRowsOfX, bool kAccumulate>
-inline void callMicroKernel(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
-                            A* out, int64_t ldo) {
+template <typename A, int64_t kWidth, int MR, int NV, bool kRowsOfX, bool kAccumulate>
+inline void callMicroKernel(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
   if (rows == MR)
-    microKernel<A, MR, NV, kRowsOfX, kAccumulate>(depth, x, ldx, p, ldp, out, ldo);
+    microKernel<A, kWidth, MR, NV, kRowsOfX, kAccumulate>(depth, x, ldx, p, out);
   else if constexpr (MR > 1)
-    callMicroKernel<A, MR - 1, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p, ldp, out, ldo);
+    callMicroKernel<A, kWidth, MR - 1, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p, out);
 }
 
-template <typename A, int NV, bool kRowsOfX, bool kAccumulate>
-inline void multiplyStrip(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, int64_t ldp,
-                          A* out, int64_t ldo) {
+template <typename A, int64_t kWidth, int NV, bool kRowsOfX, bool kAccumulate>
+inline void multiplyStrip(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
   constexpr int kRows = microRows(NV);
   int64_t groups = (rows + kRows - 1) / kRows;
   for (int64_t m = 0; groups > 0; --groups) {
     const int64_t size = (rows - m + groups - 1) / groups;
-    callMicroKernel<A, kRows, NV, kRowsOfX, kAccumulate>(size, depth, x + (kRowsOfX ? m * ldx : m), ldx, p,
-                                                         ldp, out + m * ldo, ldo);
+    callMicroKernel<A, kWidth, kRows, NV, kRowsOfX, kAccumulate>(size, depth, x + (kRowsOfX ? m * ldx : m),
+                                                                 ldx, p, out + m * kWidth);
     m += size;
   }
 }
 
-// out [rows, N] (+)= x [rows, depth] p [depth, N] with N, ldp and ldo compile-time: a tile or a panel.
-template <typename A, int64_t N, bool kRowsOfX, bool kAccumulate>
+// out [rows, W] (+)= x [rows, depth] p [depth, W].
+template <typename A, int64_t W, bool kRowsOfX, bool kAccumulate>
 void multiply(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, A* out) {
-  constexpr int NV = N / kLanesOf<A> < kStripVectors ? N / kLanesOf<A> : kStripVectors;
-  constexpr int64_t kStrip = NV * kLanesOf<A>;
-  for (int64_t n = 0; n < N; n += kStrip)
-    multiplyStrip<A, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p + n, N, out + n, N);
+  constexpr int NV = W / kLanesOf<A> < kStripVectors ? W / kLanesOf<A> : kStripVectors;
+  for (int64_t n = 0; n < W; n += NV * kLanesOf<A>)
+    multiplyStrip<A, W, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p + n, out + n);
 }
 
 // tile [keys, W] = rows of x [keys, C] times packed [C, W]. Chunks of the depth keep the packed rows in the
@@ -93,7 +93,7 @@ void addWeighted(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* tile
 template <typename A, int NV>
 inline void addOuterPanel(int vectors, int64_t keys, int64_t W, const A* tile, const A* panel, A* out) {
   if (vectors == NV)
-    multiplyStrip<A, NV, true, true>(keys, W, tile, W, panel, kPanel<A>, out, kPanel<A>);
+    multiplyStrip<A, kPanel<A>, NV, true, true>(keys, W, tile, W, panel, out);
   else if constexpr (NV > 1)
     addOuterPanel<A, NV - 1>(vectors, keys, W, tile, panel, out);
 }
