@@ -26,12 +26,23 @@ template <typename V, typename A>
 inline V broadcast(A x) {
   return x - V{};
 }
+// b where either is NaN. The compiler does not find vmaxps and vminps itself.
 template <typename V>
 inline V maximum(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4)
+    return reinterpret_cast<V>(
+        _mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#endif
   return a > b ? a : b;
 }
 template <typename V>
 inline V minimum(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4)
+    return reinterpret_cast<V>(
+        _mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#endif
   return a < b ? a : b;
 }
 
@@ -105,8 +116,7 @@ inline VecD reciprocal(VecD x) {
 template <typename V>
 inline V exp2Saturating(V x) {
   const V high = V{} + exp2Bound(x), low = V{} - exp2Bound(x);
-  x = x > high ? high : x;
-  return exp2Bounded(x < low ? low : x);
+  return exp2Bounded(maximum(low, minimum(high, x)));
 }
 
 }  // namespace MF_CPU_NAMESPACE
