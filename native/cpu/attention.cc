@@ -51,18 +51,15 @@ void weightRows(const AttentionWeightsArgs& args) {
     const int64_t b = task / blocks / s.H, h = task / blocks % s.H;
     const int32_t* keyMask = in.keyMask ? in.keyMask + b * s.Tk : nullptr;
     const RowBlock<A, W> rows(in, usedKeys(keyMask, s.Tk), b, h, task % blocks);
-    const int64_t buffer = Scratch<A>::rounded(kKeyBuffer<A, T> * C);
-    Scratch<A> scratch(C * W + s.Tk * W + buffer + 2 * s.Tk);
+    Scratch<A> scratch(C * W + s.Tk * W + 2 * s.Tk);
     A* packed = scratch.take(C * W);
     A* tiles = scratch.take(s.Tk * W);
-    A* keyBuffer = scratch.take(buffer);
     double* row = reinterpret_cast<double*>(scratch.take(2 * s.Tk));
     packTransposed<A, W>(in.q + in.rowOffset(b, h, rows.first), in.stride(), rows.count, C,
                          A(kLog2E / std::sqrt(double(C))), packed);
     for (int64_t J = rows.firstTile(); J <= rows.lastTile(); ++J) {
       const int64_t keys = rows.keysIn(J), key = J * kKeyTile;
-      const KeyRows<A> k = keyRows<A>(in.k + in.keyOffset(b, h, key), in.stride(), keys, C, keyBuffer);
-      dotTile<A, W>(keys, C, k.data, k.stride, packed, tiles + key * W);
+      dotTile<A, W>(keys, C, in.k + in.keyOffset(b, h, key), in.stride(), packed, tiles + key * W);
     }
     for (int64_t r = 0; r < rows.count; ++r) {
       const int64_t start = static_cast<int64_t>(rows.start[r]), limit = static_cast<int64_t>(rows.limit[r]);

@@ -45,11 +45,11 @@ inline int64_t gradientPart(const AttentionShape& shape) {
 template <typename T, int64_t W>
 struct BackwardScratch {
   using A = Accumulate<T>;
-  A *q, *dout, *qPanels, *doutPanels, *dq, *weights, *dlogits, *sigmoid, *keys, *values;
+  A *q, *dout, *qPanels, *doutPanels, *dq, *weights, *dlogits, *sigmoid;
 
   explicit BackwardScratch(int64_t C) {
-    const int64_t buffer = Scratch<A>::rounded(kKeyBuffer<A, T> * C), padded = paddedWidth<A>(C);
-    Scratch<A> scratch(3 * C * W + 2 * padded * W + 3 * kKeyTile * W + 2 * buffer);
+    const int64_t padded = paddedWidth<A>(C);
+    Scratch<A> scratch(3 * C * W + 2 * padded * W + 3 * kKeyTile * W);
     q = scratch.take(C * W);
     dout = scratch.take(C * W);
     qPanels = scratch.take(padded * W);
@@ -58,8 +58,6 @@ struct BackwardScratch {
     weights = scratch.take(kKeyTile * W);
     dlogits = scratch.take(kKeyTile * W);
     sigmoid = scratch.take(kKeyTile * W);
-    keys = scratch.take(buffer);
-    values = scratch.take(buffer);
   }
 };
 
@@ -83,15 +81,13 @@ void backwardBlock(const AttentionInput<T>& in, const AttentionBackwardArgs& arg
   Gradient gradient(in, args, rows);
   for (int64_t J = gradient.firstTile(rows); J <= rows.lastTile(); ++J) {
     const int64_t firstKey = J * kKeyTile, keys = rows.keysIn(J), at = in.keyOffset(b, h, firstKey);
-    const KeyRows<A> k = keyRows<A>(in.k + at, stride, keys, C, s.keys);
-    const KeyRows<A> v = in.v == in.k ? k : keyRows<A>(in.v + at, stride, keys, C, s.values);
-    dotTile<A, W>(keys, C, k.data, k.stride, s.q, s.weights);
-    dotTile<A, W>(keys, C, v.data, v.stride, s.dout, s.dlogits);
+    dotTile<A, W>(keys, C, in.k + at, stride, s.q, s.weights);
+    dotTile<A, W>(keys, C, in.v + at, stride, s.dout, s.dlogits);
     if (rows.masked(J, keys))
       gradient.template apply<true>(rows, J, keys, s.weights, s.dlogits, s.sigmoid);
     else
       gradient.template apply<false>(rows, J, keys, s.weights, s.dlogits, s.sigmoid);
-    addWeighted<A, W>(keys, C, k.data, k.stride, s.dlogits, s.dq);
+    addWeighted<A, W>(keys, 0, C, in.k + at, stride, s.dlogits, s.dq);
     addOuter<A, W>(keys, C, s.weights, s.doutPanels, dv + firstKey * kPanel<A>, Tk);
     addOuter<A, W>(keys, C, s.dlogits, s.qPanels, dk + firstKey * kPanel<A>, Tk);
   }

@@ -19,56 +19,132 @@ AttentionInput<T> attentionInput(const AttentionArgs& args) {
           args.remainder};
 }
 
+// One row block, tile by tile. weights.enter(tile) is false once no further tile matters; weights.apply turns
+// logits into weights and says whether what was summed so far must be scaled, per row, by `decays`.
 template <typename T, int64_t W, typename Weights>
-void forwardBlock(const AttentionInput<T>& in, const AttentionArgs& args, const KeyRange& used, int64_t b,
-                  int64_t h, int64_t index) {
+class ForwardBlock {
   using A = Accumulate<T>;
-  const int64_t C = in.shape.C, stride = in.stride();
-  const int64_t buffer = Scratch<A>::rounded(kKeyBuffer<A, T> * C);
-  Scratch<A> scratch(2 * C * W + kKeyTile * W + 2 * buffer);
-  A* packed = scratch.take(C * W);
-  A* sums = scratch.take(C * W);
-  A* tile = scratch.take(kKeyTile * W);
-  A* keyBuffer = scratch.take(buffer);
-  A* valueBuffer = scratch.take(buffer);
 
-  const RowBlock<A, W> rows(in, used, b, h, index);
-  packTransposed<A, W>(in.q + in.rowOffset(b, h, rows.first), stride, rows.count, C,
-                       A(kLog2E / std::sqrt(double(C))), packed);
-  for (int64_t i = 0; i < C * W; ++i) sums[i] = 0;
+ public:
+  static int64_t scratchSize(const AttentionInput<T>& in) { return 2 * in.shape.C * W; }
 
-  Weights weights(rows);
-  for (int64_t J = rows.lastTile(); J >= rows.firstTile(); --J) {
-    if (!weights.enter(J)) break;
-    const int64_t keys = rows.keysIn(J), offset = in.keyOffset(b, h, J * kKeyTile);
-    const KeyRows<A> k = keyRows<A>(in.k + offset, stride, keys, C, keyBuffer);
-    dotTile<A, W>(keys, C, k.data, k.stride, packed, tile);
-    if (rows.masked(J, keys))
-      weights.template apply<true>(rows, J * kKeyTile, keys, tile, sums, C);
-    else
-      weights.template apply<false>(rows, J * kKeyTile, keys, tile, sums, C);
-    const KeyRows<A> v = in.v == in.k ? k : keyRows<A>(in.v + offset, stride, keys, C, valueBuffer);
-    addWeighted<A, W>(keys, C, v.data, v.stride, tile, sums);
+  ForwardBlock(const AttentionInput<T>& in, int64_t b, int64_t h, int64_t index, Scratch<A>& scratch)
+      : in_(in),
+        rows_(in, usedKeys(in.keyMask ? in.keyMask + b * in.shape.Tk : nullptr, in.shape.Tk), b, h, index),
+        packed_(scratch.take(in.shape.C * W)),
+        sums_(scratch.take(in.shape.C * W)),
+        weights_(rows_) {
+    const int64_t C = in.shape.C;
+    packTransposed<A, W>(in.q + offset(), in.stride(), rows_.count, C, A(kLog2E / std::sqrt(double(C))),
+                         packed_);
+    for (int64_t i = 0; i < C * W; ++i) sums_[i] = 0;
   }
 
-  alignas(64) A factor[W];
-  weights.finish(in, rows, factor, sums);
-  unpackTransposed<A, W>(sums, factor, rows.count, C, args.out.as<T>() + in.rowOffset(b, h, rows.first),
-                         stride);
-  if (args.rowState) weights.save(args, rows, in.rowOffset(b, h, rows.first) / C, in.shape.H);
+  int64_t firstTile() const { return rows_.firstTile(); }
+  int64_t lastTile() const { return rows_.lastTile(); }
+
+  void score(int64_t J, A* tile) const {
+    dotTile<A, W>(rows_.keysIn(J), in_.shape.C, in_.k + keyOffset(J), in_.stride(), packed_, tile);
+  }
+  bool enter(int64_t J) { return weights_.enter(J); }
+  bool weigh(int64_t J, A* tile, A* decays) {
+    const int64_t keys = rows_.keysIn(J), firstKey = J * kKeyTile;
+    return rows_.masked(J, keys) ? weights_.template apply<true>(rows_, firstKey, keys, tile, decays)
+                                 : weights_.template apply<false>(rows_, firstKey, keys, tile, decays);
+  }
+  // Channels [from, to): scale by decays unless null, add the tile's share.
+  void add(int64_t J, const A* tile, const A* decays, int64_t from, int64_t to) {
+    using V = Vec<A>;
+    constexpr int64_t L = kLanesOf<A>;
+    if (decays)
+      for (int64_t c = from; c < to; ++c)
+        for (int64_t r = 0; r < W; r += L)
+          store(sums_ + c * W + r, load<V>(sums_ + c * W + r) * load<V>(decays + r));
+    addWeighted<A, W>(rows_.keysIn(J), from, to, in_.v + keyOffset(J), in_.stride(), tile, sums_);
+  }
+
+  void finish(const AttentionArgs& args) {
+    alignas(64) A factor[W];
+    weights_.finish(in_, rows_, factor, sums_);
+    unpackTransposed<A, W>(sums_, factor, rows_.count, in_.shape.C, args.out.as<T>() + offset(),
+                           in_.stride());
+    if (args.rowState) weights_.save(args, rows_, offset() / in_.shape.C, in_.shape.H);
+  }
+
+ private:
+  int64_t offset() const { return in_.rowOffset(rows_.b, rows_.h, rows_.first); }
+  int64_t keyOffset(int64_t J) const { return in_.keyOffset(rows_.b, rows_.h, J * kKeyTile); }
+
+  const AttentionInput<T>& in_;
+  const RowBlock<A, W> rows_;
+  A *packed_, *sums_;
+  Weights weights_;
+};
+
+// On one thread.
+template <typename T, int64_t W, typename Weights>
+void forwardBlock(const AttentionInput<T>& in, const AttentionArgs& args, int64_t b, int64_t h,
+                  int64_t index) {
+  using A = Accumulate<T>;
+  Scratch<A> scratch(ForwardBlock<T, W, Weights>::scratchSize(in) + kKeyTile * W);
+  ForwardBlock<T, W, Weights> block(in, b, h, index, scratch);
+  A* tile = scratch.take(kKeyTile * W);
+  alignas(64) A decays[W] = {};
+  for (int64_t J = block.lastTile(); J >= block.firstTile() && block.enter(J); --J) {
+    block.score(J, tile);
+    const bool scaled = block.weigh(J, tile, decays);
+    block.add(J, tile, scaled ? decays : nullptr, 0, in.shape.C);
+  }
+  block.finish(args);
+}
+
+// The same sums in the same order on all threads, for the few row blocks of decoding: waves of tiles, scored
+// in parallel, weighed in turn, then added in parallel by channels. The first wave is short: sticks may be
+// spent soon.
+template <typename T, int64_t W, typename Weights>
+void forwardBlockSpread(const AttentionInput<T>& in, const AttentionArgs& args, int64_t b, int64_t h,
+                        int64_t index) {
+  using A = Accumulate<T>;
+  constexpr int64_t kWave = 16;
+  const int64_t C = in.shape.C;
+  Scratch<A> scratch(ForwardBlock<T, W, Weights>::scratchSize(in) + kWave * (kKeyTile + 1) * W);
+  ForwardBlock<T, W, Weights> block(in, b, h, index, scratch);
+  A* tiles = scratch.take(kWave * kKeyTile * W);
+  A* decays = scratch.take(kWave * W);
+  int64_t wave = 4;
+  for (int64_t last = block.lastTile(); last >= block.firstTile(); last -= wave, wave = kWave) {
+    const int64_t left = last - block.firstTile() + 1, size = left < wave ? left : wave;
+    Pool::instance().parallelFor(size, [&](int64_t i) { block.score(last - i, tiles + i * kKeyTile * W); });
+    bool scaled[kWave];
+    int64_t weighed = 0;
+    for (; weighed < size && block.enter(last - weighed); ++weighed)
+      scaled[weighed] = block.weigh(last - weighed, tiles + weighed * kKeyTile * W, decays + weighed * W);
+    Pool::instance().parallelFor((C + kSlice - 1) / kSlice, [&](int64_t slice) {
+      const int64_t from = slice * kSlice, to = C < from + kSlice ? C : from + kSlice;
+      for (int64_t i = 0; i < weighed; ++i)
+        block.add(last - i, tiles + i * kKeyTile * W, scaled[i] ? decays + i * W : nullptr, from, to);
+    });
+    if (weighed < size) break;
+  }
+  block.finish(args);
 }
 
 template <typename T, int64_t W, typename Weights>
 void forwardRows(const AttentionArgs& args) {
   const AttentionInput<T> in = attentionInput<T>(args);
   const AttentionShape& s = in.shape;
-  const int64_t blocks = (in.rows() + W - 1) / W;
-  forTasks(s.B * s.H * blocks, s.B * s.H * in.rows() * s.Tk * s.C, [&](int64_t task) {
-    const int64_t index = blocks - 1 - task % blocks;  // the longest first
-    const int64_t b = task / blocks / s.H, h = task / blocks % s.H;
-    const KeyRange used = usedKeys(in.keyMask ? in.keyMask + b * s.Tk : nullptr, s.Tk);
-    forwardBlock<T, W, Weights>(in, args, used, b, h, index);
-  });
+  const int64_t blocks = (in.rows() + W - 1) / W, tasks = s.B * s.H * blocks;
+  const auto place = [&](int64_t task, auto&& body) {
+    body(in, args, task / blocks / s.H, task / blocks % s.H,
+         blocks - 1 - task % blocks);  // the longest first
+  };
+  // Enough keys and channels to share out one block, and too few blocks to keep the threads busy.
+  if (tasks < Pool::instance().threads() && s.Tk >= 4 * kKeyTile && s.C >= 2 * kSlice) {
+    for (int64_t task = 0; task < tasks; ++task) place(task, forwardBlockSpread<T, W, Weights>);
+  } else {
+    forTasks(tasks, s.B * s.H * in.rows() * s.Tk * s.C,
+             [&](int64_t task) { place(task, forwardBlock<T, W, Weights>); });
+  }
 }
 
 }  // namespace MF_CPU_NAMESPACE

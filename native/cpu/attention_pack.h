@@ -139,24 +139,33 @@ void packPanels(const T* x, int64_t stride, int64_t count, int64_t C, A* panels)
   }
 }
 
-// A tile of keys or values as the micro-kernel reads it: in place, or converted into `buffer` [kKeyTile,
-// C].
-template <typename A>
-struct KeyRows {
-  const A* data;
-  int64_t stride;
-};
+// Channels [c, c + kSlice) of a tile of keys or values, as the micro-kernel reads them: in place, or
+// converted.
+constexpr int64_t kSlice =
+    96;  // a multiple of the micro-kernel's rows; keeps its packed operand in the L1 cache
+
 template <typename A, typename T>
-inline KeyRows<A> keyRows(const T* x, int64_t stride, int64_t keys, int64_t C, A* buffer) {
-  if constexpr (sizeof(A) == sizeof(T)) {
-    (void)keys, (void)C, (void)buffer;
-    return {x, stride};
-  } else {
-    for (int64_t j = 0; j < keys; ++j) convertRow(x + j * stride, C, buffer + j * C);
-    return {buffer, C};
+class KeySlice {
+ public:
+  KeySlice(const T* x, int64_t stride, int64_t keys, int64_t channels) {
+    for (int64_t j = 0; j < keys; ++j) convertRow(x + j * stride, channels, buffer_ + j * kSlice);
   }
-}
-template <typename A, typename T>
-constexpr int64_t kKeyBuffer = sizeof(A) == sizeof(T) ? 0 : kKeyTile;  // rows of that buffer
+  const A* data() const { return buffer_; }
+  int64_t stride() const { return kSlice; }
+
+ private:
+  alignas(64) A buffer_[kKeyTile * kSlice];
+};
+template <typename A>
+class KeySlice<A, A> {
+ public:
+  KeySlice(const A* x, int64_t stride, int64_t, int64_t) : data_(x), stride_(stride) {}
+  const A* data() const { return data_; }
+  int64_t stride() const { return stride_; }
+
+ private:
+  const A* data_;
+  int64_t stride_;
+};
 
 }  // namespace MF_CPU_NAMESPACE

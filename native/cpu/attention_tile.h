@@ -71,23 +71,27 @@ void multiply(int64_t rows, int64_t depth, const A* x, int64_t ldx, const A* p, 
     multiplyStrip<A, W, NV, kRowsOfX, kAccumulate>(rows, depth, x, ldx, p + n, out + n);
 }
 
-// tile [keys, W] = rows of x [keys, C] times packed [C, W]. Chunks of the depth keep the packed rows in the
-// L1 cache.
-template <typename A, int64_t W>
-void dotTile(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* packed, A* tile) {
-  constexpr int64_t kDepth = 128;
-  const int64_t first = C < kDepth ? C : kDepth;
-  multiply<A, W, true, false>(keys, first, x, ldx, packed, tile);
-  for (int64_t c = first; c < C; c += kDepth) {
-    const int64_t depth = C - c < kDepth ? C - c : kDepth;
-    multiply<A, W, true, true>(keys, depth, x + c, ldx, packed + c * W, tile);
+// tile [keys, W] = rows of x [keys, C] times packed [C, W].
+template <typename A, int64_t W, typename T>
+void dotTile(int64_t keys, int64_t C, const T* x, int64_t stride, const A* packed, A* tile) {
+  for (int64_t c = 0; c < C; c += kSlice) {
+    const int64_t depth = C - c < kSlice ? C - c : kSlice;
+    const KeySlice<A, T> slice(x + c, stride, keys, depth);
+    if (c == 0)
+      multiply<A, W, true, false>(keys, depth, slice.data(), slice.stride(), packed, tile);
+    else
+      multiply<A, W, true, true>(keys, depth, slice.data(), slice.stride(), packed + c * W, tile);
   }
 }
 
-// sums [C, W] += x [keys, C]^T tile [keys, W].
-template <typename A, int64_t W>
-void addWeighted(int64_t keys, int64_t C, const A* x, int64_t ldx, const A* tile, A* sums) {
-  multiply<A, W, false, true>(C, keys, x, ldx, tile, sums);
+// sums [C, W] += x [keys, C]^T tile [keys, W], for channels [from, to).
+template <typename A, int64_t W, typename T>
+void addWeighted(int64_t keys, int64_t from, int64_t to, const T* x, int64_t stride, const A* tile, A* sums) {
+  for (int64_t c = from; c < to; c += kSlice) {
+    const int64_t channels = to - c < kSlice ? to - c : kSlice;
+    const KeySlice<A, T> slice(x + c, stride, keys, channels);
+    multiply<A, W, false, true>(channels, keys, slice.data(), slice.stride(), tile, sums + c * W);
+  }
 }
 
 template <typename A, int NV>

@@ -26,7 +26,7 @@ class SoftmaxWeights {
   bool enter(int64_t) { return true; }
 
   template <bool kMasked>
-  void apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A* sums, int64_t C) {
+  bool apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A* decays) {
     for (int64_t r = 0; r < W; r += L) {
       const V before = load<V>(maximum_ + r);
       V top = before;
@@ -49,14 +49,11 @@ class SoftmaxWeights {
       const V decay = exp2Saturating(before - top);
       store(maximum_ + r, top);
       store(sum_ + r, load<V>(sum_ + r) * decay + sum);
-      store(decay_ + r, decay);
+      store(decays + r, decay);
     }
     bool scaled = false;
-    for (int64_t r = 0; r < W; ++r) scaled |= decay_[r] != 1;
-    if (!scaled) return;
-    for (int64_t c = 0; c < C; ++c)
-      for (int64_t r = 0; r < W; r += L)
-        store(sums + c * W + r, load<V>(sums + c * W + r) * load<V>(decay_ + r));
+    for (int64_t r = 0; r < W; ++r) scaled |= decays[r] != 1;
+    return scaled;
   }
 
   void finish(const AttentionInput<T>&, const RowBlock<A, W>&, A* factor, A*) const {
@@ -70,7 +67,7 @@ class SoftmaxWeights {
   }
 
  private:
-  alignas(64) A maximum_[W], sum_[W], decay_[W];
+  alignas(64) A maximum_[W], sum_[W];
 };
 
 template <typename T, int64_t W>

@@ -43,7 +43,7 @@ class StickWeights {
   }
 
   template <bool kMasked>
-  void apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A*, int64_t) {
+  bool apply(const RowBlock<A, W>& rows, int64_t firstKey, int64_t keys, A* tile, A*) {
     for (int64_t r = 0; r < W; r += kVectors * L) {
       V stick[kVectors], product[kVectors];
       for (int n = 0; n < kVectors; ++n) {
@@ -64,6 +64,7 @@ class StickWeights {
       }
       for (int n = 0; n < kVectors; ++n) store(stick_ + r + n * L, stick[n] * product[n]);
     }
+    return false;
   }
 
   void finish(const AttentionInput<T>& in, const RowBlock<A, W>& rows, A* factor, A* sums) const {
