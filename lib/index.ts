@@ -29,7 +29,7 @@ export {
 } from './model/sequence-classification.js';
 export type { Device, DType, FloatDType, InstructionSets, MemoryStats, RandomKey } from './native/binding.js';
 export * from './nn/layers.js';
-export { Module } from './nn/module.js';
+export { Module, type TrainablePattern } from './nn/module.js';
 export { AdamW } from './optimizer/adamw.js';
 export { clipGradNorm } from './optimizer/clip.js';
 export * from './optimizer/schedule.js';
@@ -43,7 +43,14 @@ export {
   synchronize,
   trimMemory,
 } from './system.js';
-export { tensor, Tensor, type NestedArray, type TensorData, type TensorOptions } from './tensor.js';
+export {
+  tensor,
+  Tensor,
+  type NestedArray,
+  type RowRange,
+  type TensorData,
+  type TensorOptions,
+} from './tensor.js';
 export { batchInputs, countPredicted } from './training/batch.js';
 export {
   checkpointSteps,

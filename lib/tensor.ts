@@ -12,6 +12,9 @@ export type TensorData = Float64Array | Float32Array | BigInt64Array | Int32Arra
 /** Nested arrays of numbers, as deep as the tensor has dimensions. */
 export type NestedArray = number | readonly NestedArray[];
 
+/** Rows of dimension 0: the first, and the one after the last. */
+export type RowRange = readonly [first: number, end: number];
+
 const disposedId = -1;
 
 /**
@@ -23,6 +26,11 @@ export class Tensor {
   id: Handle;
   /** Accumulated by `backward()` when this is a leaf that requires a gradient. Same shape and dtype. */
   grad: Tensor | null = null;
+  /**
+   * Of a leaf that requires a gradient: the rows [first, end) of dimension 0 that are trained. The gradient of all
+   * others is 0, and AdamW leaves them exactly as they are. Null: all.
+   */
+  trainableRows: RowRange | null = null;
   /** @internal The operation that made this tensor, when a gradient flows through it. */
   node: Node | null = null;
   /** @internal Which of the node's outputs this is. */

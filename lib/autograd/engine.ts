@@ -1,7 +1,7 @@
 import { AutogradError, ShapeError } from '../errors.js';
 import { native } from '../native/load.js';
 import { keep, scope } from '../scope.js';
-import { Tensor, wrap } from '../tensor.js';
+import { empty, Tensor, wrap, type RowRange } from '../tensor.js';
 import { binaryKinds, type Handle } from '../native/binding.js';
 
 /** Gradients of the outputs (null where none arrived) to gradients of the inputs (null where there is none). */
@@ -244,7 +244,10 @@ function accumulate(gradients: (Tensor | null)[], index: number, gradient: Tenso
   gradient.dispose();
 }
 
-function accumulateLeaf(leaf: Tensor, gradient: Tensor, shared: boolean): void {
+function accumulateLeaf(leaf: Tensor, given: Tensor, isShared: boolean): void {
+  const rows = leaf.trainableRows;
+  const gradient = rows ? rowsOnly(given, rows) : given;
+  const shared = isShared && !rows;
   if (leaf.grad) {
     native.accumulate(gradient.id, leaf.grad.id, 1);
     leaf.grad.version.count++;
@@ -255,4 +258,14 @@ function accumulateLeaf(leaf: Tensor, gradient: Tensor, shared: boolean): void {
   leaf.grad = shared ? wrap(native.affine(gradient.id, 1, 0)) : gradient;
   if (shared) gradient.dispose();
   keep(leaf.grad);
+}
+
+/** A copy of the gradient in which all but some rows are 0; the gradient is freed. */
+function rowsOnly(gradient: Tensor, [first, end]: RowRange): Tensor {
+  const result = empty(gradient.shape, gradient.dtype, gradient.device);
+  native.fill(result.id, 0);
+  const rows = (x: Tensor): Tensor => wrap(native.narrow(x.id, first, end - first));
+  native.copyInto(rows(gradient).id, rows(result).id);
+  gradient.dispose();
+  return result;
 }

@@ -1,4 +1,11 @@
-import type { Tensor } from '../tensor.js';
+import { ShapeError, ValueError } from '../errors.js';
+import type { RowRange, Tensor } from '../tensor.js';
+
+/**
+ * Parameters by name: a full name, a pattern in which `*` stands for anything without a dot and `**` for anything, or a
+ * regular expression. With `rows`, only the rows [first, end) of dimension 0 of those parameters.
+ */
+export type TrainablePattern = string | RegExp | { name: string | RegExp; rows: RowRange };
 
 /** A tree of named parameters, with the names of the checkpoint. */
 export abstract class Module {
@@ -44,6 +51,37 @@ export abstract class Module {
     return this.train(false);
   }
 
+  /**
+   * Trains the parameters (or rows of parameters) that match one of the patterns, and freezes all others: they get no
+   * gradient, and an optimizer leaves them as they are to the bit. Call it before the optimizer is made.
+   * `trainable('**')` trains everything again.
+   * @returns the names of the parameters that are trained.
+   * @throws ValueError for a pattern that matches nothing, ShapeError for rows that do not exist; nothing changes then.
+   */
+  trainable(...patterns: TrainablePattern[]): string[] {
+    const chosen = new Map<Tensor, RowRange | null>();
+    const names: string[] = [];
+    const all = [...this.namedParameters()];
+    for (const pattern of patterns) {
+      const { name: wanted, rows } = isWhole(pattern) ? { name: pattern, rows: null } : pattern;
+      const found = all.filter(([name]) => matcher(wanted).test(name));
+      if (found.length === 0) throw new ValueError(`trainable: no parameter matches ${String(wanted)}`);
+      for (const [name, parameter] of found) {
+        if (rows) requireRows(name, parameter, rows);
+        if (!chosen.has(parameter)) names.push(name);
+        chosen.set(parameter, rows);
+      }
+    }
+    for (const [, parameter] of all) {
+      parameter.requiresGrad = chosen.has(parameter);
+      parameter.trainableRows = chosen.get(parameter) ?? null;
+      if (parameter.requiresGrad && !parameter.trainableRows) continue;
+      parameter.grad?.dispose();
+      parameter.grad = null;
+    }
+    return names;
+  }
+
   /** Frees the gradients of all parameters. */
   zeroGrad(): void {
     for (const parameter of this.parameters()) {
@@ -61,4 +99,25 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function isWhole(pattern: TrainablePattern): pattern is string | RegExp {
+  return typeof pattern === 'string' || pattern instanceof RegExp;
+}
+
+function matcher(wanted: string | RegExp): RegExp {
+  if (wanted instanceof RegExp) return new RegExp(wanted.source, wanted.flags.replace(/[gy]/g, ''));
+  const parts = wanted.split(/(\*{1,2})/).map((part) => {
+    if (part === '**') return '.*';
+    return part === '*' ? '[^.]*' : part.replace(/[.+?^${}()|[\]\\]/g, '\\$&');
+  });
+  return new RegExp(`^${parts.join('')}$`);
+}
+
+function requireRows(name: string, { shape }: Tensor, [first, end]: RowRange): void {
+  const count = shape[0] ?? 0;
+  if (Number.isInteger(first) && Number.isInteger(end) && first >= 0 && first < end && end <= count) return;
+  throw new ShapeError(
+    `trainable: rows ${first} to ${end} of ${name} do not exist, it has shape [${shape.join(', ')}]`,
+  );
 }

@@ -1,9 +1,10 @@
 import { adamWStep, type AdamWEntry } from '../autograd/adamw.js';
 import { cast, zeros } from '../autograd/elementwise.js';
 import { noGrad } from '../autograd/engine.js';
+import { narrow } from '../autograd/shape.js';
 import { CheckpointError, ValueError } from '../errors.js';
 import { keep, scope } from '../scope.js';
-import type { DType, Tensor } from '../tensor.js';
+import type { DType, RowRange, Tensor } from '../tensor.js';
 import { finiteFlag } from './clip.js';
 
 export interface AdamWOptions {
@@ -39,12 +40,15 @@ const defaults = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }
 /**
  * AdamW as in PyTorch: decoupled weight decay, bias-corrected means. Takes parameters, [name, parameter] pairs or groups
  * with options of their own. Means are f32 (f64 for f64 parameters); bf16 parameters have an f32 master copy,
- * made at the first step, from which they are rounded.
+ * made at the first step, from which they are rounded. Of a parameter with `trainableRows`, only those rows have state
+ * and are changed, by weight decay neither.
  */
 export class AdamW {
   readonly groups: readonly AdamWGroup[];
   readonly #names = new Map<Tensor, string>();
   readonly #state = new Map<Tensor, State>();
+  /** Of the parameters when they were given; their state has the shape of these rows. */
+  readonly #rows = new Map<Tensor, RowRange | null>();
 
   /** @throws ValueError for an option out of range, no parameters, one given twice, or one that is not a leaf. */
   constructor(params: Iterable<Given>, options: AdamWOptions = {}) {
@@ -71,17 +75,22 @@ export class AdamW {
   /**
    * Updates every parameter that has a gradient. Only enqueues. When a gradient holds a NaN or an infinity, nothing
    * changes, the count of steps included; `finite` [1] i32, when given, decides that instead (0: nothing changes).
-   * @throws ValueError when an option of a group is out of range; nothing changes then.
+   * @throws ValueError when an option of a group is out of range, or other rows of a parameter are trained than when it
+   *   was given; nothing changes then.
    */
   step(finite?: Tensor): void {
     this.groups.forEach(requireFactors);
     scope(() => {
       const entries = this.groups.map(({ params }) =>
-        params.flatMap((parameter): AdamWEntry[] =>
-          parameter.grad ? [{ parameter, gradient: parameter.grad, ...this.#stateOf(parameter) }] : [],
-        ),
+        params.flatMap((parameter): AdamWEntry[] => {
+          const { grad } = parameter;
+          if (!grad) return [];
+          const rows = this.#trainedRows(parameter);
+          const state = this.#stateOf(parameter);
+          return [{ parameter: partOf(parameter, rows), gradient: partOf(grad, rows), ...state }];
+        }),
       );
-      const gradients = entries.flat().map(({ gradient }) => gradient);
+      const gradients = this.groups.flatMap(({ params }) => params.flatMap(({ grad }) => grad ?? []));
       if (gradients.length === 0) return;
       const flag = finite ?? finiteFlag(gradients);
       this.groups.forEach((group, i) => {
@@ -151,18 +160,33 @@ export class AdamW {
       );
     }
     this.#names.set(parameter, name);
+    this.#rows.set(parameter, parameter.trainableRows);
     return parameter;
+  }
+
+  #trainedRows(parameter: Tensor): RowRange | null {
+    const rows = this.#rows.get(parameter) ?? null;
+    const now = parameter.trainableRows;
+    if (now?.[0] !== rows?.[0] || now?.[1] !== rows?.[1]) {
+      const [before, after] = [rows, now].map((range) => (range ? `rows ${range.join(' to ')}` : 'all rows'));
+      throw new ValueError(
+        `AdamW: of parameter '${this.#names.get(parameter)}' ${after} are trained, it was given with ${before}`,
+      );
+    }
+    return rows;
   }
 
   #stateOf(parameter: Tensor): State {
     let state = this.#state.get(parameter);
     if (!state) {
-      const { shape, device } = parameter;
+      const { device } = parameter;
       const { m, v, master, step } = stateDTypes(parameter);
+      const rows = this.#trainedRows(parameter);
+      const shape = stateShape(parameter, rows);
       state = keepState({
         m: zeros(shape, m, device),
         v: zeros(shape, v, device),
-        master: master && noGrad(() => cast(parameter, master)),
+        master: master && scope(() => noGrad(() => cast(partOf(parameter, rows), master))),
         step: zeros([1], step, device),
       });
       this.#state.set(parameter, state);
@@ -191,6 +215,15 @@ function requireFactors({ lr, betas, eps, weightDecay }: AdamWGroup): void {
   requireNumber('weightDecay', weightDecay, weightDecay >= 0, 'at least 0');
 }
 
+/** Rows of x, in the same memory. */
+function partOf(x: Tensor, rows: RowRange | null): Tensor {
+  return rows ? noGrad(() => narrow(x, rows[0], rows[1] - rows[0])) : x;
+}
+
+function stateShape({ shape }: Tensor, rows: RowRange | null): readonly number[] {
+  return rows ? [rows[1] - rows[0], ...shape.slice(1)] : shape;
+}
+
 function stateDTypes({ dtype }: Tensor): { m: DType; v: DType; master: DType | null; step: DType } {
   const acc = dtype === 'f64' ? 'f64' : 'f32';
   return { m: acc, v: acc, master: dtype === 'bf16' ? 'f32' : null, step: 'i32' };
@@ -214,7 +247,7 @@ function takeState(parameter: Tensor, name: string, given: Map<string, Tensor>):
     const full = `${name}.${key}`;
     const found = given.get(full);
     if (!found) throw new CheckpointError(`AdamW.loadState: '${full}' is missing`);
-    const shape = key === 'step' ? [1] : parameter.shape;
+    const shape = key === 'step' ? [1] : stateShape(parameter, parameter.trainableRows);
     const has = `${found.dtype} [${found.shape.join(', ')}]`;
     const expected = `${dtype} [${shape.join(', ')}]`;
     if (has !== expected)
