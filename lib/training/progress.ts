@@ -36,7 +36,8 @@ export function formatDuration(seconds: number): string {
 }
 
 function formatRate(perSecond: number): string {
-  return perSecond >= 10_000 ? `${(perSecond / 1000).toFixed(1)}k` : perSecond.toPrecision(3);
+  if (perSecond >= 10_000) return `${(perSecond / 1000).toFixed(1)}k`;
+  return perSecond >= 100 ? perSecond.toFixed(0) : perSecond.toPrecision(3);
 }
 
 /**
