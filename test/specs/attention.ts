@@ -108,6 +108,7 @@ export const spec: OpSpec = {
     ...both('mask and documents', { masked: 0.3, documents: 12, Tk: 55 }),
     ...both('one query on a cache with room', { Tq: 1, Tk: 101, capacity: 120, K: 3 }),
     ...both('some queries on a cache', { Tq: 7, Tk: 64, capacity: 64, masked: 0.2 }),
+    ...both('one query, long and wide', { B: 1, H: 1, Tq: 1, Tk: 300, C: 280, capacity: 301 }),
     ...both('keys are the values', { shared: true, H: 1, C: 33, Tk: 40 }),
     ...both('wide head', { B: 1, Tk: 9, H: 1, C: 260 }),
     ...both('one channel, four groups', { C: 1, K: 4, Tk: 18 }),
