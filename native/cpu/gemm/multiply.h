@@ -6,8 +6,14 @@
 #include "cpu/gemm/micro_kernel.h"
 
 namespace MF_CPU_NAMESPACE {
+// Columns of a task: as many as let a pass of their weights take half of the L2 cache, up to 256.
 template <typename M>
-constexpr int64_t kBlockColumns = kTileColumns<M> > 64 ? kTileColumns<M> : 64;
+inline int64_t blockColumns(int64_t words) {
+  constexpr int64_t bytes = kVectorBytes == 64 ? 512 << 10 : 128 << 10;
+  const int64_t pass = std::clamp<int64_t>(words, 1, kPassWords<M>);
+  const int64_t fit = bytes / static_cast<int64_t>(sizeof(typename M::Word)) / pass;
+  return std::clamp<int64_t>(fit / kTileColumns<M> * kTileColumns<M>, kTileColumns<M>, 256);
+}
 constexpr int64_t kMostSpanRows = 2048;  // bounds the sums that wait between passes
 
 // Whether the micro-kernel can read rows of x where they lie.
@@ -56,6 +62,7 @@ inline void multiplyBlock(const Product<typename M::T, Out>& p, const Span& span
         if (!inPlace) packLine<M>(elements, row, copies + r * rowStride);
         x[r] = inPlace ? reinterpret_cast<const Word*>(row) : copies + r * rowStride;
       }
+      if (pass + 1 == passes) prefetchRows(p, span.begin + begin, count, column, columns);
       const MicroKernel<M> kernel = microKernel<M>(count);
       for (int64_t panel = 0; panel < panels; ++panel) {
         Acc* sum = sums + ((passes > 1 ? begin : 0) * panels + panel * count) * tileColumns;
@@ -72,7 +79,8 @@ inline void multiplyBlock(const Product<typename M::T, Out>& p, const Span& span
 template <typename M, typename Out>
 inline void multiply(const Product<typename M::T, Out>& p) {
   using Wide = WideWord<typename M::T>;
-  const int64_t width = p.width(), blocks = divideUp(width, kBlockColumns<M>);
+  const int64_t width = p.width(), block = blockColumns<M>(wordsOf<M>(p.in())),
+                blocks = divideUp(width, block);
   const int64_t fewColumns = p.transposeW ? kDotColumns : kStreamColumns,
                 fewBlocks = divideUp(width, fewColumns);
   // About eight tasks per thread, each with rows enough to pay for packing.
@@ -85,8 +93,8 @@ inline void multiply(const Product<typename M::T, Out>& p) {
   const int64_t tasks = packedTasks + static_cast<int64_t>(few.size()) * fewBlocks;
   forTasks(tasks, p.groups.rows * p.in() * width, [&](int64_t task) {
     if (task < packedTasks) {
-      const int64_t column = task % blocks * kBlockColumns<M>;
-      multiplyBlock<M>(p, spans[task / blocks], column, std::min(kBlockColumns<M>, width - column));
+      const int64_t column = task % blocks * block;
+      multiplyBlock<M>(p, spans[task / blocks], column, std::min(block, width - column));
     } else {
       task -= packedTasks;
       const int64_t column = task % fewBlocks * fewColumns, columns = std::min(fewColumns, width - column);

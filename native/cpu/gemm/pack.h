@@ -16,6 +16,12 @@ inline V shuffle(V a, V b, Mask mask) {
 #endif
 }
 
+// Fetches n neighbouring elements.
+template <typename T>
+inline void prefetchLine(const T* p, int64_t n) {
+  for (int64_t j = 0; j < n; j += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + j);
+}
+
 // A square of words in registers: log2(lanes) rounds of interleaving row i with row i + lanes / 2.
 template <typename M>
 inline void transpose(typename M::WordVec (&v)[kWordLanes<M>]) {
@@ -55,6 +61,9 @@ inline typename M::WordVec acrossOf(int64_t k, int64_t elements, const RowAt& ro
   return M::across(evens, odds);
 }
 
+// Rows far apart in memory defeat the hardware's prefetching: they are fetched this many rows ahead.
+constexpr int64_t kRowsAhead = 16;
+
 // Panels of a matrix whose rows run across the summed dimension: rowAt(k) is row k, at the first of
 // `columns`.
 template <typename M, typename RowAt>
@@ -63,6 +72,8 @@ inline void packRows(int64_t elements, int64_t columns, const RowAt& rowAt, type
   const int64_t words = wordsOf<M>(elements);
   for (int64_t c = 0; c < columns; c += kTileColumns<M>) {
     for (int64_t k = 0; k < words; ++k) {
+      for (int64_t ahead = (k + kRowsAhead) * M::kElements, r = 0; r < M::kElements; ++r)
+        if (ahead + r < elements) prefetchLine(rowAt(ahead + r) + c, kTileColumns<M>);
       for (int v = 0; v < kTileVectors; ++v) {
         const int64_t column = c + v * lanes;
         store(panel + v * lanes, column < columns ? acrossOf<M>(k, elements, rowAt, column, columns - column)
@@ -83,9 +94,11 @@ inline void packLines(int64_t elements, int64_t columns, const LineAt& lineAt, t
       for (int64_t k = 0; k < words; k += lanes) {
         typename M::WordVec v[lanes];
         const int64_t element = k * M::kElements;
-        for (int i = 0; i < lanes; ++i)
+        for (int i = 0; i < lanes; ++i) {
           v[i] = c0 + i < columns ? lineOf<M>(lineAt(c0 + i) + element, elements - element)
                                   : typename M::WordVec{};
+          if (c0 + i < columns) __builtin_prefetch(lineAt(c0 + i) + element + 4 * lanes * M::kElements);
+        }
         transpose<M>(v);
         typename M::Word* out = panel + k * kTileColumns<M> + (c0 - c);
         const int64_t n = words - k < lanes ? words - k : lanes;
@@ -106,8 +119,11 @@ inline void packTransposed(int64_t elements, int64_t columns, const RowAt& rowAt
   for (int64_t k = 0; k < words; k += lanes) {
     for (int64_t c = 0; c < columns; c += lanes) {
       typename M::WordVec v[lanes];
-      for (int i = 0; i < lanes; ++i)
+      for (int i = 0; i < lanes; ++i) {
         v[i] = k + i < words ? acrossOf<M>(k + i, elements, rowAt, c, columns - c) : typename M::WordVec{};
+        for (int64_t ahead = (k + lanes + i) * M::kElements, r = 0; r < M::kElements; ++r)
+          if (ahead + r < elements) __builtin_prefetch(rowAt(ahead + r) + c);
+      }
       transpose<M>(v);
       const int64_t n = columns - c < lanes ? columns - c : lanes;
       for (int64_t i = 0; i < n; ++i) store(out + (c + i) * stride + k, v[i]);

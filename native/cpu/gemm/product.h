@@ -142,6 +142,19 @@ inline void finishRows(const Product<T, Out>& p, int64_t first, int64_t rows, in
   for (int64_t r = 0; r < rows; ++r) storeSums(n, sums + r * stride, p.out.data + at(r));
 }
 
+// Fetches what finishRows will touch while the sums are still being formed.
+template <typename T, typename Out>
+inline void prefetchRows(const Product<T, Out>& p, int64_t first, int64_t rows, int64_t column, int64_t n) {
+  constexpr int64_t step = 64 / static_cast<int64_t>(sizeof(Out));
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t offset = p.out.memoryRow(first + r) * p.width() + column;
+    for (int64_t j = 0; j < n; j += step) {
+      __builtin_prefetch(p.out.data + offset + j, 1);
+      if (p.preActivation) __builtin_prefetch(p.preActivation + offset + j);
+    }
+  }
+}
+
 // Instantiated in f64.cc, f32.cc and bf16.cc.
 template <typename T, typename Out>
 void multiplyGrouped(const Product<T, Out>& product);

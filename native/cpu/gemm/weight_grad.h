@@ -31,6 +31,7 @@ inline void finishTile(const WeightGrad<T, Out>& g, Out* dw, int64_t count, int6
 template <typename M, typename Out>
 inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span& span,
                             const GradBlock& block) {
+  using T = typename M::T;
   using Word = typename M::Word;
   using Acc = typename M::Acc;
   constexpr int64_t tileColumns = kTileColumns<M>, most = kGradWords<M> * M::kElements;
@@ -45,29 +46,44 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
   const int64_t passes = divideUp(span.rows(), most);
   const int64_t passWords = std::min(wordsOf<M>(span.rows()), kGradWords<M>);
   const int64_t stride = roundUp(passWords, kWordLanes<M>), panels = divideUp(block.columns, tileColumns);
-  Word* a = static_cast<Word*>(
-      threadScratch((block.rows * stride + passWords * tileColumns) * sizeof(Word) +
+  char* memory = static_cast<char*>(
+      threadScratch(2 * most * sizeof(T*) + (block.rows * stride + passWords * tileColumns) * sizeof(Word) +
                     (passes > 1 ? block.rows * panels : kTileRows) * tileColumns * sizeof(Acc)));
+  const T** aRows = reinterpret_cast<const T**>(memory);
+  const T** bRows = aRows + most;
+  Word* a = reinterpret_cast<Word*>(bRows + most);
   Word* b = a + block.rows * stride;
   Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
 
   const int64_t tiles = divideUp(block.rows, kTileRows);
   for (int64_t pass = 0; pass < passes; ++pass) {
+    const bool last = pass + 1 == passes;
     const int64_t first = span.begin + pass * most, elements = std::min(most, span.end - first);
     const int64_t words = wordsOf<M>(elements);
+    for (int64_t r = 0; r < elements; ++r) {
+      aRows[r] = g.a[first + r] + block.row;
+      bRows[r] = g.b[first + r] + block.column;
+    }
     packTransposed<M>(
-        elements, block.rows, [&](int64_t r) { return g.a[first + r] + block.row; }, a, stride);
+        elements, block.rows, [&](int64_t r) { return aRows[r]; }, a, stride);
     for (int64_t panel = 0; panel < panels; ++panel) {
       const int64_t column = panel * tileColumns, columns = std::min(tileColumns, block.columns - column);
       packRows<M>(
-          elements, columns, [&](int64_t r) { return g.b[first + r] + block.column + column; }, b);
+          elements, columns, [&](int64_t r) { return bRows[r] + column; }, b);
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t begin = block.rows * tile / tiles, count = block.rows * (tile + 1) / tiles - begin;
         const Word* rows[kTileRows];
         for (int64_t r = 0; r < count; ++r) rows[r] = a + (begin + r) * stride;
+        // Fetch what comes next: a share of the next panel, and the tile's place in dw.
+        if (panel + 1 < panels)
+          for (int64_t r = elements * tile / tiles; r < elements * (tile + 1) / tiles; ++r)
+            prefetchLine(bRows[r] + column + tileColumns, tileColumns);
+        Out* out = dw + begin * width + column;
+        if (last)
+          for (int64_t r = 0; r < count; ++r) prefetchLine(out + r * width, columns);
         Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
         microKernel<M>(count)(words, rows, b, sum, pass > 0);
-        if (pass + 1 == passes) finishTile(g, dw + begin * width + column, count, columns, tileColumns, sum);
+        if (last) finishTile(g, out, count, columns, tileColumns, sum);
       }
     }
   }
