@@ -5,11 +5,17 @@
 #include "cpu/gemm/product.h"
 
 namespace MF_CPU_NAMESPACE {
-constexpr int64_t kFewRows = 8;          // up to here this path is taken
+constexpr int64_t kMostFewRows = 16;
 constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weights
 constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
 constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
-constexpr int kDotRows = kVectorRegisters == 32 ? 4 : 2;
+
+// Up to how many rows this path is faster than packing, measured with weights in memory.
+template <typename T>
+constexpr int64_t fewRows(bool transposeW) {
+  const int64_t most = sizeof(T) == 2 ? kMostFewRows / 2 : kMostFewRows;
+  return transposeW ? most / 2 : most;
+}
 
 // sums[r, :] += sum over S steps of x[r][k + s] * w[s, :], in rising s.
 template <typename M, int R, int S>
@@ -54,7 +60,7 @@ inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, i
   const int64_t rows = span.rows(), in = p.in(), stride = roundUp(columns, kWordLanes<M>);
   Acc* sums = static_cast<Acc*>(threadScratch(rows * stride * sizeof(Acc)));
   std::fill_n(sums, rows * stride, Acc(0));
-  const T* x[kFewRows];
+  const T* x[kMostFewRows];
   for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
   const T* w = p.weight(span.expert) + column;
   int64_t k = 0;
@@ -97,26 +103,28 @@ inline void dotTile(int64_t in, const typename M::T* const* x, const typename M:
     for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<typename M::Acc>(sum[r][c]);
 }
 
+template <typename M, int C>
+inline void dotColumns(int64_t rows, int64_t in, const typename M::T* const* x, const typename M::T* w,
+                       typename M::Acc* sums, int64_t stride) {
+  int64_t r = 0;
+  if constexpr (kVectorRegisters == 32)
+    for (; r + 4 <= rows; r += 4) dotTile<M, 4, C>(in, x + r, w, sums + r * stride, stride);
+  for (; r + 2 <= rows; r += 2) dotTile<M, 2, C>(in, x + r, w, sums + r * stride, stride);
+  for (; r < rows; ++r) dotTile<M, 1, C>(in, x + r, w, sums + r * stride, stride);
+}
+
 // Columns [column, column + columns) of the span's rows, w [out, in].
 template <typename M, typename Out>
 inline void dotRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column, int64_t columns) {
   using T = typename M::T;
   const int64_t rows = span.rows(), in = p.in();
-  typename M::Acc sums[kFewRows][kDotColumns];
-  const T* x[kFewRows];
+  typename M::Acc sums[kMostFewRows][kDotColumns];
+  const T* x[kMostFewRows];
   for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
   const T* w = p.weight(span.expert) + column * in;
-  for (int64_t c = 0; c < columns;) {
-    const bool four = c + 4 <= columns;
-    for (int64_t r = 0; r < rows;) {
-      const bool many = r + kDotRows <= rows;
-      const auto tile = four ? (many ? dotTile<M, kDotRows, 4> : dotTile<M, 1, 4>)
-                             : (many ? dotTile<M, kDotRows, 1> : dotTile<M, 1, 1>);
-      tile(in, x + r, w + c * in, &sums[r][c], kDotColumns);
-      r += many ? kDotRows : 1;
-    }
-    c += four ? 4 : 1;
-  }
+  int64_t c = 0;
+  for (; c + 4 <= columns; c += 4) dotColumns<M, 4>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
+  for (; c < columns; ++c) dotColumns<M, 1>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
   finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
 }
 

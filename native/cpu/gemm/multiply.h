@@ -83,11 +83,12 @@ inline void multiply(const Product<typename M::T, Out>& p) {
                 blocks = divideUp(width, block);
   const int64_t fewColumns = p.transposeW ? kDotColumns : kStreamColumns,
                 fewBlocks = divideUp(width, fewColumns);
+  const int64_t most = fewRows<typename M::T>(p.transposeW);
   // About eight tasks per thread, each with rows enough to pay for packing.
   const int64_t wanted = divideUp(p.groups.rows * blocks, Pool::instance().threads() * 8);
   std::vector<Span> spans, few;
   for (const Span& span : spansByRows(p.groups, std::clamp<int64_t>(wanted, 96, kMostSpanRows), false))
-    (p.groups.end(span.expert) - p.groups.begin(span.expert) <= kFewRows ? few : spans).push_back(span);
+    (p.groups.end(span.expert) - p.groups.begin(span.expert) <= most ? few : spans).push_back(span);
 
   const int64_t packedTasks = static_cast<int64_t>(spans.size()) * blocks;
   const int64_t tasks = packedTasks + static_cast<int64_t>(few.size()) * fewBlocks;
