@@ -107,6 +107,7 @@ test('whatever does not fit is named, and nothing is changed', async (t) => {
   });
   t.deepEqual(await parameter?.data(), before);
   t.is(fresh.model.forwardCount, 0);
+  t.is(wider.train.state().position, 0);
 });
 
 test('the latest checkpoint is the newest intact one, whatever a crash or a bad disk left', async (t) => {
@@ -167,6 +168,16 @@ test('rotation keeps the newest, and files that are not its own', async (t) => {
   t.deepEqual(await readdir(checkpointDir(runDir, 1)), ['notes.txt']);
   t.is(await latestCheckpoint(runDir), checkpointDir(runDir, 2));
   await t.throwsAsync(rotateCheckpoints(runDir, 0), { message: /keepCheckpoints must be an integer/ });
+});
+
+test('rotation never counts on a damaged checkpoint of a later step', async (t) => {
+  const { dataset, runDir } = await shortRun(t);
+  await writeFile(join(checkpointDir(runDir, 2), 'optimizer.safetensors'), 'damaged');
+  const { model, optimizer } = tinyRun(dataset);
+  await saveTrainingCheckpoint(runDir, { model, optimizer, step: 0, tokens: 0, elapsedSeconds: 0 });
+  await rotateCheckpoints(runDir, 1, 1);
+  t.deepEqual(await checkpointSteps(runDir), [1, 2]);
+  t.is(await latestCheckpoint(runDir), checkpointDir(runDir, 1));
 });
 
 test('a full disk fails the save and the run, and the checkpoint before stays whole', async (t) => {

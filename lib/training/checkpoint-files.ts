@@ -159,12 +159,15 @@ export async function latestCheckpoint(runDir: string): Promise<string | undefin
   throw new CheckpointError(`${runDir}: every checkpoint is damaged: ${problems.join('; ')}`);
 }
 
-/** Removes all but the newest `keep` checkpoints, oldest first. */
-export async function rotateCheckpoints(runDir: string, keep: number): Promise<void> {
+/**
+ * Removes all but the newest `keep` of the checkpoints up to `lastStep`, oldest first. Later ones, which a run that
+ * went back to an earlier step left because they were damaged, do not count and are left alone.
+ */
+export async function rotateCheckpoints(runDir: string, keep: number, lastStep = Infinity): Promise<void> {
   if (!Number.isSafeInteger(keep) || keep < 1) {
     throw new ValueError(`keepCheckpoints must be an integer of at least 1, got ${String(keep)}`);
   }
-  const steps = await checkpointSteps(runDir);
+  const steps = (await checkpointSteps(runDir)).filter((step) => step <= lastStep);
   for (const step of steps.slice(0, Math.max(0, steps.length - keep))) {
     await removeCheckpoint(checkpointDir(runDir, step));
   }

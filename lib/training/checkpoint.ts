@@ -123,8 +123,14 @@ export async function loadTrainingCheckpoint(
   await using weights = await ShardedCheckpoint.open(dir);
   await using moments = await SafetensorsFile.open(join(dir, OPTIMIZER_FILE));
   const counts = await readSteps(moments, steps);
+  const positionBefore = train?.state();
   if (train && state.loader) train.load(state.loader);
-  await loadParameters(parameters, joined(weights, moments), dir, (name) => steps.has(name));
+  try {
+    await loadParameters(parameters, joined(weights, moments), dir, (name) => steps.has(name));
+  } catch (error) {
+    if (train && positionBefore) train.load(positionBefore);
+    throw error;
+  }
   for (const [name, tensor] of steps) {
     native.write(tensor.id, counts.get(name) as Int32Array, 0);
     tensor.version.count++;

@@ -310,7 +310,7 @@ export class Trainer {
       elapsedSeconds: this.#elapsedSeconds,
     });
     this.#savedStep = this.#step;
-    await rotateCheckpoints(runDir, keepCheckpoints);
+    await rotateCheckpoints(runDir, keepCheckpoints, this.#step);
   }
 
   async #finish(): Promise<TrainingResult> {
