@@ -1,6 +1,8 @@
 export * from './autograd/index.js';
 export * from './data/index.js';
 export * from './errors.js';
+export { domainInformation, entropy } from './experts/information.js';
+export * from './experts/usage.js';
 export * from './losses/classification.js';
 export type { LossWeights, RouterLosses } from './losses/router-losses.js';
 export {
@@ -51,7 +53,7 @@ export {
   type TensorData,
   type TensorOptions,
 } from './tensor.js';
-export { batchInputs, countPredicted } from './training/batch.js';
+export { batchInputs, countPredicted, textMask } from './training/batch.js';
 export {
   checkpointSteps,
   latestCheckpoint,

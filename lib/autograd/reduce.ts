@@ -1,7 +1,7 @@
 import { ShapeError } from '../errors.js';
 import { native } from '../native/load.js';
 import { wrap, type Tensor } from '../tensor.js';
-import { scale } from './elementwise.js';
+import { scale, sqrt } from './elementwise.js';
 import { apply } from './engine.js';
 
 /** Over the dimensions [first, last). */
@@ -69,4 +69,9 @@ export function rowDot(a: Tensor, b: Tensor): Tensor {
       wantB ? wrap(native.mulRows((a as Tensor).id, (dy as Tensor).id)) : null,
     ],
   });
+}
+
+/** x [.., D] -> [..]: the 2-norm of each row, f32 (f64 for f64). */
+export function rowNorms(x: Tensor): Tensor {
+  return sqrt(rowDot(x, x));
 }

@@ -36,6 +36,8 @@ export interface ForwardInputs {
   routing?: readonly BlockRouting[];
   outputHiddenStates?: boolean;
   outputAttentions?: boolean;
+  /** Whether `routers` tell the norm of every chosen expert's output. */
+  outputExpertNorms?: boolean;
 }
 
 export interface CausalLMInputs extends ForwardInputs {
@@ -117,6 +119,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
       cache,
       routing: inputs.routing ?? null,
       outputAttentions: inputs.outputAttentions ?? false,
+      outputExpertNorms: inputs.outputExpertNorms ?? false,
       // 64 blocks of 16 places would do; 2^16 per pass leaves room for 4096 blocks and 2^37 passes.
       randomKey: (layer, place): RandomKey => [this.seed, pass * 2 ** 16 + layer * 16 + place],
     };

@@ -1,4 +1,4 @@
-import { attention, attentionWeights, combine, groupedGemm, reshape } from '../autograd/index.js';
+import { attention, attentionWeights, combine, groupedGemm, reshape, rowNorms } from '../autograd/index.js';
 import { Linear } from '../nn/layers.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
@@ -92,7 +92,10 @@ export class ExpertAttention extends Module {
     });
     return {
       y: combine(rows, plan.gates, plan.topK),
-      router,
+      router: {
+        ...router,
+        outputNorms: context.outputExpertNorms ? reshape(rowNorms(rows), plan.gates.shape) : null,
+      },
       weights: context.outputAttentions ? attentionWeights(q, all.k, options) : null,
     };
   }

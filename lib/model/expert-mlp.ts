@@ -1,4 +1,4 @@
-import { combine, groupedGemm } from '../autograd/index.js';
+import { combine, groupedGemm, reshape, rowNorms } from '../autograd/index.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
 import type { Tensor } from '../tensor.js';
@@ -40,6 +40,8 @@ export class ExpertMlp extends Module {
       activation: activationKind(this.#config.activation_function),
     });
     const rows = groupedGemm(hidden, this.#output, router.plan, { inputRows: 'sorted', outputRows: 'slot' });
-    return { y: combine(rows, router.plan.gates, router.plan.topK), router };
+    const { gates, topK } = router.plan;
+    const outputNorms = context.outputExpertNorms ? reshape(rowNorms(rows), gates.shape) : null;
+    return { y: combine(rows, gates, topK), router: { ...router, outputNorms } };
   }
 }

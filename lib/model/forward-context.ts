@@ -12,6 +12,8 @@ export interface RouterOutput {
   losses: Tensor;
   /** [3, E]: per expert the sum of its probabilities, the number of rows routed to it, and the sum of their gates. */
   statistics: Tensor;
+  /** [N, K]: the norm of each chosen expert's output before its gate; null unless asked for. */
+  outputNorms: Tensor | null;
 }
 
 /** The experts that one block's routers chose, as recorded in `out.routing`, to be imposed on another forward pass. */
@@ -36,6 +38,7 @@ export interface ForwardContext {
   readonly cache: KeyValueCache | null;
   readonly routing: readonly BlockRouting[] | null;
   readonly outputAttentions: boolean;
+  readonly outputExpertNorms: boolean;
   /** The key of the random numbers at one place of the model: the same when a block is computed again. */
   randomKey(layer: number, place: number): RandomKey;
 }

@@ -93,7 +93,7 @@ export class Router extends Module {
           key: call.sampleKey,
         });
     const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask);
-    return { plan, probabilities, losses, statistics: stats };
+    return { plan, probabilities, losses, statistics: stats, outputNorms: null };
   }
 }
 

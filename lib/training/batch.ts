@@ -19,3 +19,19 @@ export function countPredicted({ labels, sequenceLength }: Batch): number {
   }
   return count;
 }
+
+/**
+ * [B*T]: 1 for text, 0 for the padding that fills up a last row, which is a document of its own in which nothing is
+ * predicted. (A row that ends with the first token of a document looks like one with a single token of padding: that
+ * counts as text.)
+ */
+export function textMask({ labels, documentStarts, sequenceLength: T }: Batch): Int32Array {
+  const mask = new Int32Array(labels.length).fill(1);
+  for (let row = 0; row < labels.length; row += T) {
+    const start = row + (documentStarts[row + T - 1] as number);
+    const last = row + T;
+    if (start < last - 1 && labels.subarray(start, last).every((label) => label < 0))
+      mask.fill(0, start, last);
+  }
+  return mask;
+}
