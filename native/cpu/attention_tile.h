@@ -215,11 +215,13 @@ struct RowBlock {
         if (!keyMask[j + i]) return true;
     return false;
   }
-  // Lanes (all ones or zero) of the rows r .. r + lanes that may see the key.
-  auto sees(int64_t key, int64_t r) const {
-    using V = Vec<A>;
-    const V j = keyMask && !keyMask[key] ? V{} - 1 : broadcast<V>(A(key));
-    return (j <= load<V>(limit + r)) & (j >= load<V>(start + r));
+  // The key's position in all lanes; -1, which no row sees, where the mask leaves it out.
+  Vec<A> visiblePosition(int64_t key) const {
+    return broadcast<Vec<A>>(keyMask && !keyMask[key] ? A(-1) : A(key));
+  }
+  // Lanes (all ones or zero) of the rows r .. r + lanes that may see the key at this position.
+  auto sees(Vec<A> position, int64_t r) const {
+    return (position <= load<Vec<A>>(limit + r)) & (position >= load<Vec<A>>(start + r));
   }
 };
 

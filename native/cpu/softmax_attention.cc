@@ -33,7 +33,7 @@ class SoftmaxWeights {
       for (int64_t j = 0; j < keys; ++j) {
         V logit = load<V>(tile + j * W + r);
         if constexpr (kMasked) {
-          logit = rows.sees(firstKey + j, r) ? logit : V{} + kNoLogit;
+          logit = rows.sees(rows.visiblePosition(firstKey + j), r) ? logit : V{} + kNoLogit;
           store(tile + j * W + r, logit);
         }
         top = maximum(top, logit);
@@ -95,14 +95,16 @@ class SoftmaxGradient {
 
   template <bool kMasked>
   void apply(const RowBlock<A, W>& rows, int64_t tile, int64_t keys, A* weights, A* dlogits, A*) {
-    for (int64_t j = 0; j < keys; ++j)
+    for (int64_t j = 0; j < keys; ++j) {
+      const V position = kMasked ? rows.visiblePosition(tile * kKeyTile + j) : V{};
 #pragma GCC unroll 4
       for (int64_t r = 0; r < W; r += L) {
         V weight = exp2Saturating(load<V>(weights + j * W + r) - load<V>(logSum_ + r));
-        if constexpr (kMasked) weight = rows.sees(tile * kKeyTile + j, r) ? weight : V{};
+        if constexpr (kMasked) weight = rows.sees(position, r) ? weight : V{};
         store(weights + j * W + r, weight);
         store(dlogits + j * W + r, weight * (load<V>(dlogits + j * W + r) - load<V>(mean_ + r)));
       }
+    }
   }
 
   void finish(const AttentionInput<T>&, const RowBlock<A, W>&, const T*, A*) const {}

@@ -28,18 +28,19 @@ class StickWeights {
 
   // Freezes the rows whose stick is spent; false when no row is live.
   bool enter(int64_t tile) {
-    bool any = false;
-    for (int64_t r = 0; r < W; ++r) {
-      const bool live = stick_[r] > kSpentStick<T>;
-      if (live) {
-        saved_[r] = stick_[r];
-        live_[r] = static_cast<int32_t>(tile);
-      } else {
-        stick_[r] = 0;
-      }
+    const V spent = V{} + kSpentStick<T>, index = broadcast<V>(A(tile));
+    auto any = V{} > V{};
+    for (int64_t r = 0; r < W; r += L) {
+      const V stick = load<V>(stick_ + r);
+      const auto live = stick > spent;
+      store(saved_ + r, live ? stick : load<V>(saved_ + r));
+      store(live_ + r, live ? index : load<V>(live_ + r));
+      store(stick_ + r, live ? stick : V{});
       any |= live;
     }
-    return any;
+    bool some = false;
+    for (int64_t i = 0; i < L; ++i) some |= any[i] != 0;
+    return some;
   }
 
   template <bool kMasked>
@@ -52,10 +53,11 @@ class StickWeights {
       }
       for (int64_t j = keys - 1; j >= 0; --j) {
         A* row = tile + j * W + r;
+        const V position = kMasked ? rows.visiblePosition(firstKey + j) : V{};
 #pragma GCC unroll 4
         for (int n = 0; n < kVectors; ++n) {
           V odds = exp2Saturating(load<V>(row + n * L));
-          if constexpr (kMasked) odds = rows.sees(firstKey + j, r + n * L) ? odds : V{};
+          if constexpr (kMasked) odds = rows.sees(position, r + n * L) ? odds : V{};
           const V rest = reciprocal(odds + 1);  // 1 - sigmoid
           const V sigmoid = odds * rest;
           store(row + n * L, sigmoid * product[n] * stick[n]);
@@ -79,14 +81,14 @@ class StickWeights {
   void save(const AttentionArgs& args, const RowBlock<A, W>& rows, int64_t index, int64_t step) const {
     for (int64_t r = 0; r < rows.count; ++r) {
       args.rowState.as<A>()[index + r * step] = saved_[r];
-      args.live.as<int32_t>()[index + r * step] = live_[r];
+      args.live.as<int32_t>()[index + r * step] = static_cast<int32_t>(live_[r]);
     }
   }
 
  private:
   alignas(64) A stick_[W];  // what is left to the left of the tiles seen
   alignas(64) A saved_[W];  // the same at the right edge of the leftmost live tile, live_
-  int32_t live_[W];
+  alignas(64) A live_[W];
 };
 
 }  // namespace

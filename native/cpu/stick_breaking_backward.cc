@@ -46,10 +46,11 @@ class StickGradient {
       for (int n = 0; n < kVectors; ++n) product[n] = V{} + 1;
       for (int64_t j = keys - 1; j >= 0; --j) {
         A *row = weights + j * W + r, *kept = sigmoids + j * W + r;
+        const V position = kMasked ? rows.visiblePosition(firstKey + j) : V{};
 #pragma GCC unroll 4
         for (int n = 0; n < kVectors; ++n) {
           V odds = exp2Saturating(load<V>(row + n * L));
-          if constexpr (kMasked) odds = rows.sees(firstKey + j, r + n * L) ? odds : V{};
+          if constexpr (kMasked) odds = rows.sees(position, r + n * L) ? odds : V{};
           const V rest = reciprocal(odds + 1);
           const V sigmoid = odds * rest;
           store(kept + n * L, sigmoid);
