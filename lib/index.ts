@@ -1,7 +1,15 @@
 export * from './autograd/index.js';
 export * from './data/index.js';
 export * from './errors.js';
+export { compareOutputs, type OutputChange } from './experts/compare.js';
 export { domainInformation, entropy } from './experts/information.js';
+export {
+  pruneExperts,
+  PRUNE_CRITERIA,
+  type PruneAmount,
+  type PruneOptions,
+  type PruneResult,
+} from './experts/prune.js';
 export * from './experts/usage.js';
 export * from './losses/classification.js';
 export type { LossWeights, RouterLosses } from './losses/router-losses.js';
