@@ -132,3 +132,64 @@ function inputGrad(
   const dx = wrap(id);
   return inputRows === 'token' ? wrap(native.combine(dx.id, null, topK)) : dx;
 }
+
+/**
+ * activation(x w1) w2 for each of a token's K experts: x [N, D], w1 [E, D, F], w2 [E, F, D] -> [R, D] in slot rows. The
+ * same as two grouped GEMMs; in backward the activation's derivative is applied inside the GEMM that needs it.
+ * @throws ShapeError, DTypeError when the arguments do not fit each other.
+ */
+export function expertMlp(
+  x: Tensor,
+  w1: Tensor,
+  w2: Tensor,
+  plan: RoutingPlan,
+  activation: Activation,
+): Tensor {
+  const { topK } = plan;
+  const [sorted, slot, token] = [
+    rowMaps.indexOf('sorted'),
+    rowMaps.indexOf('slot'),
+    rowMaps.indexOf('token'),
+  ];
+  const [order, offsets] = [plan.order.id, plan.offsets.id];
+  const kind = activationIndex(activation);
+  const wanted = needsGradient(x, w1, w2);
+  const hidden = native.groupedGemm(
+    x.id,
+    w1.id,
+    order,
+    offsets,
+    topK,
+    token,
+    sorted,
+    false,
+    kind,
+    wanted,
+    null,
+  );
+  const [h, pre] = hidden.map((id) => (id === null ? null : wrap(id))) as [Tensor, Tensor | null];
+  const [yId] = native.groupedGemm(h.id, w2.id, order, offsets, topK, sorted, slot, false, null, false, null);
+  const y = wrap(yId);
+  record([y], {
+    name: 'expertMlp',
+    inputs: [x, w1, w2],
+    saved: pre ? [x, w1, w2, plan.order, plan.offsets, h, pre] : [],
+    backward: ([dout], saved, [wantX, wantW1, wantW2]) => {
+      const dy = (dout as Tensor).id;
+      type Ids = [number, number, number, number, number, number, number];
+      const [xId, , w2Id, o, f, hId, preId] = saved.map(({ id }) => id) as Ids;
+      const dw2 = wantW2 ? wrap(native.groupedGemmWeightGrad(hId, dy, o, f, topK, sorted, slot)) : null;
+      if (!wantX && !wantW1) return [null, null, dw2];
+      const [dhId] = native.groupedGemm(dy, w2Id, o, f, topK, slot, sorted, true, kind, false, preId);
+      const dh = wrap(dhId);
+      return [
+        wantX ? inputGrad(dh, saved[1] as Tensor, o, f, topK, 'token', sorted) : null,
+        wantW1 ? wrap(native.groupedGemmWeightGrad(xId, dh.id, o, f, topK, token, sorted)) : null,
+        dw2,
+      ];
+    },
+  });
+  h.dispose();
+  pre?.dispose();
+  return y;
+}

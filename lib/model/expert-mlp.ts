@@ -1,4 +1,4 @@
-import { combine, groupedGemm, reshape, rowNorms } from '../autograd/index.js';
+import { combine, expertMlp, reshape, rowNorms } from '../autograd/index.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
 import type { Tensor } from '../tensor.js';
@@ -34,12 +34,8 @@ export class ExpertMlp extends Module {
       sampleKey: context.randomKey(this.#layer, places.mlpRouter),
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });
-    const hidden = groupedGemm(x, this.#input, router.plan, {
-      inputRows: 'token',
-      outputRows: 'sorted',
-      activation: activationKind(this.#config.activation_function),
-    });
-    const rows = groupedGemm(hidden, this.#output, router.plan, { inputRows: 'sorted', outputRows: 'slot' });
+    const activation = activationKind(this.#config.activation_function);
+    const rows = expertMlp(x, this.#input, this.#output, router.plan, activation);
     const { gates, topK } = router.plan;
     const outputNorms = context.outputExpertNorms ? reshape(rowNorms(rows), gates.shape) : null;
     return { y: combine(rows, gates, topK), router: { ...router, outputNorms } };

@@ -2,6 +2,7 @@ import type { CaseSpec, InputSpec, OpSpec } from '../support/spec.js';
 import type { NdArray } from '../support/compare.js';
 import { generator } from '../support/random.js';
 import {
+  expertMlp,
   groupedGemm,
   linear,
   type Activation,
@@ -121,15 +122,8 @@ function mlp(name: string, sizes: Sizes, activation: Activation): CaseSpec {
       w2: { shape: [E, F, D], scale: 1 / Math.sqrt(F) },
       experts: expertsInput(sizes),
     },
-    run: ({ x, w1, w2, experts }) => {
-      const plan = planOf(experts as Tensor, E);
-      const hidden = groupedGemm(x as Tensor, w1 as Tensor, plan, {
-        inputRows: 'token',
-        outputRows: 'sorted',
-        activation,
-      });
-      return groupedGemm(hidden, w2 as Tensor, plan, { inputRows: 'sorted', outputRows: 'slot' });
-    },
+    run: ({ x, w1, w2, experts }) =>
+      expertMlp(x as Tensor, w1 as Tensor, w2 as Tensor, planOf(experts as Tensor, E), activation),
     reference: ({ x, w1, w2, experts }) => {
       const chosen = (experts as NdArray).data;
       const token = (r: number) => Math.floor(r / K);
