@@ -62,7 +62,7 @@ const result = await new Trainer({
   steps,
   runDir,
   checkpointEvery: 500,
-  evaluateEvery: Math.ceil(steps / 4),
+  evaluateEvery: flags.quick ? steps : steps / 4,
   progress: true,
 }).run();
 
