@@ -242,6 +242,17 @@ test('failures end with code 1 and one line, and with a stack only when asked fo
   t.regex(debug.stderr, /\n {4}at /);
 });
 
+test('a checkpoint of a classifier is counted with its own head', async (t) => {
+  const { stdout } = await moduleformer('inspect', 'test/golden/classification', '--json');
+  const { head, parameters, dtypes } = JSON.parse(stdout) as {
+    head: string;
+    parameters: { total: number };
+    dtypes: object;
+  };
+  t.is(head, 'classification');
+  t.deepEqual(dtypes, { F32: 4 * parameters.total });
+});
+
 test('the machine is described, with the reason for a missing device', async (t) => {
   const { code, stdout } = await moduleformer('inspect');
   t.is(code, 0);

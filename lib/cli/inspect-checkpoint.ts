@@ -17,19 +17,20 @@ export async function inspectCheckpoint(path: string, { json }: InspectFlags): P
   const config = await readModelConfig(checkpoint);
   await using weights = await ShardedCheckpoint.open(checkpoint);
   const tensors = [...weights.entries].map(([name, entry]) => describeTensor(name, entry));
-  const parameters = countParameters(config);
+  const head = weights.entries.has('score.weight') ? 'classification' : 'causal-lm';
+  const parameters = countParameters(config, head);
   const dtypes = sumBy(tensors, ({ dtype }) => dtype);
   const tokenizer = await ifPresent(join(checkpoint, 'tokenizer.json'), () => Tokenizer.fromFile(checkpoint));
   const state = await ifPresent(join(checkpoint, STATE_FILE), () => readState(checkpoint));
   const training = state && { step: state.step, tokens: state.tokens, elapsedSeconds: state.elapsedSeconds };
   if (json) {
     const vocabulary = tokenizer && { vocabSize: tokenizer.vocabSize, eosId: tokenizer.eosId };
-    printJson({ checkpoint, config, parameters, dtypes, tensors, tokenizer: vocabulary, training });
+    printJson({ checkpoint, head, config, parameters, dtypes, tensors, tokenizer: vocabulary, training });
     return;
   }
   printTable([
     ['checkpoint', checkpoint],
-    ['kind', config.model_type],
+    ['kind', `${config.model_type}, ${head === 'classification' ? 'classifier' : 'language model'}`],
     ['parameters', grouped(parameters.total)],
     ['active per token', `${grouped(parameters.active)} (${percent(parameters.active / parameters.total)})`],
     [
