@@ -13,6 +13,8 @@ export {
 export * from './experts/usage.js';
 export * from './losses/classification.js';
 export type { LossWeights, RouterLosses } from './losses/router-losses.js';
+export type { GenerationOptions } from './generation/options.js';
+export { padLeft } from './generation/prompt.js';
 export {
   CausalLM,
   TransformerModel,

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import test from 'ava';
+import { noGrad } from '../lib/autograd/index.js';
 import { KernelError } from '../lib/errors.js';
 import { native } from '../lib/native/load.js';
 import { scope } from '../lib/scope.js';
@@ -108,6 +109,21 @@ test.serial('a tape that no backward uses is freed with its scope', async (t) =>
     t.truthy(out.loss);
   });
   t.is(native.memoryStats().tensors, before);
+});
+
+test.serial('the event loop turns while the stream works', async (t) => {
+  const { model } = new TinyRun();
+  const inputIds = Array.from({ length: 4 }, () => Array.from({ length: 1024 }, (_, i) => i % 64));
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  const losses = Array.from({ length: 20 }, () =>
+    scope(() => noGrad(() => model.forward({ inputIds, labels: inputIds }).loss)),
+  );
+  const enqueued = turns;
+  await losses.at(-1)?.item();
+  clearInterval(timer);
+  t.is(enqueued, 0);
+  t.true(turns >= 10, `${turns} turns`);
 });
 
 test('a loop that forgets its tapes stays bounded', async (t) => {
