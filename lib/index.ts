@@ -1,7 +1,9 @@
 export * from './autograd/index.js';
 export * from './data/index.js';
 export * from './errors.js';
+export { addExperts, fingerprint, saveNewExperts } from './experts/adapter.js';
 export { compareOutputs, type OutputChange } from './experts/compare.js';
+export { extendExperts, newExpertGroups, newExpertPatterns, type ExtendOptions } from './experts/extend.js';
 export { domainInformation, entropy } from './experts/information.js';
 export {
   pruneExperts,
@@ -10,6 +12,7 @@ export {
   type PruneOptions,
   type PruneResult,
 } from './experts/prune.js';
+export { upcycle, type UpcycleOptions } from './experts/upcycle.js';
 export * from './experts/usage.js';
 export * from './losses/classification.js';
 export type { LossWeights, RouterLosses } from './losses/router-losses.js';
