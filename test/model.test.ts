@@ -275,6 +275,54 @@ test('the labels of a classifier are checked', (t) => {
   refuse([[1, 0, NaN]], { instanceOf: ShapeError, message: /NaN/ });
 });
 
+test('the loss of a classifier is that of its problem type', async (t) => {
+  const mean = (values: number[]): number => values.reduce((sum, x) => sum + x, 0) / values.length;
+  const targets = [
+    [1, 0, 1],
+    [0, 0, 1],
+  ];
+  const cases: Record<string, { labels: number[] | number[][]; expected: (logits: number[][]) => number }> = {
+    regression: {
+      labels: targets,
+      expected: (logits) => mean(logits.flatMap((row, b) => row.map((x, l) => (x - targets[b]![l]!) ** 2))),
+    },
+    single_label_classification: {
+      labels: [2, 0],
+      expected: (logits) =>
+        mean(
+          logits.map((row, b) => Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0)) - row[[2, 0][b]!]!),
+        ),
+    },
+    multi_label_classification: {
+      labels: targets,
+      expected: (logits) =>
+        mean(
+          logits.flatMap((row, b) =>
+            row.map(
+              (x, l) => -Math.log(targets[b]![l] === 1 ? 1 / (1 + Math.exp(-x)) : 1 / (1 + Math.exp(x))),
+            ),
+          ),
+        ),
+    },
+  };
+  for (const [type, { labels, expected }] of Object.entries(cases)) {
+    const fields = { ...tiny, num_labels: 3, problem_type: type as 'regression' };
+    using model = new ModuleFormerForSequenceClassification(new ModuleFormerConfig(fields), { dtype: 'f64' });
+    await shake(model);
+    const { logits, loss } = noGrad(() => model.forward({ inputIds, labels }));
+    const flat = Array.from(await numbers(logits));
+    const rowsOfLogits = [flat.slice(0, 3), flat.slice(3)];
+    t.true(relativeError([await (loss as Tensor).item()], [expected(rowsOfLogits)]) < 1e-12, type);
+  }
+});
+
+test('a disposed tensor of ids is recognised', async (t) => {
+  using model = await makeModel();
+  const ids = tensor([[1, 2]], { dtype: 'i32' });
+  ids.dispose();
+  t.throws(() => model.forward({ inputIds: ids }), { instanceOf: HandleError, message: /disposed/ });
+});
+
 test('a disposed model is recognised', async (t) => {
   const model = await makeModel();
   model.dispose();
