@@ -2,14 +2,15 @@ import { readFile, writeFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import test from 'ava';
-import { noGrad } from '../lib/autograd/index.js';
-import { CheckpointError } from '../lib/errors.js';
+import { fill, noGrad } from '../lib/autograd/index.js';
+import { CheckpointError, KernelError } from '../lib/errors.js';
 import { SafetensorsFile, writeSafetensors, type TensorToWrite } from '../lib/io/safetensors.js';
 import { ModuleFormerConfig } from '../lib/model/config.js';
 import { DenseConfig } from '../lib/model/dense-config.js';
 import { DenseForCausalLM } from '../lib/model/dense.js';
 import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
 import { ModuleFormerForSequenceClassification } from '../lib/model/sequence-classification.js';
+import { native } from '../lib/native/load.js';
 import type { Tensor } from '../lib/tensor.js';
 import { numbers, roundTo } from './support/compare.js';
 import { temporaryDirectory } from './support/files.js';
@@ -228,4 +229,22 @@ test('saving replaces the weights that were there', async (t) => {
   using loaded = await ModuleFormerForCausalLM.fromPretrained(dir);
   const bytes = async (m: ModuleFormerForCausalLM) => (await [...m.parameters()][0]?.bytes())?.toString();
   t.is(await bytes(loaded), await bytes(other));
+});
+
+test('loading makes parameters usable again that a failed step has spoiled, in the same dtype or another', async (t) => {
+  const dir = await temporaryDirectory(t);
+  // An embedding that is read in more than one piece.
+  const wide = new ModuleFormerConfig({ ...config.toJSON(), vocab_size: 600_000, n_layer: 1 });
+  using saved = new ModuleFormerForCausalLM(wide, { dtype: 'bf16', seed: 1 });
+  await saved.savePretrained(dir);
+  for (const dtype of ['bf16', 'f32'] as const) {
+    using model = new ModuleFormerForCausalLM(wide, { dtype, seed: 2 });
+    const [parameter] = model.parameters();
+    native.failNext('fill');
+    fill(parameter as Tensor, 0);
+    await t.throwsAsync((parameter as Tensor).data(), { instanceOf: KernelError });
+    await model.loadWeights(dir);
+    const { logits } = noGrad(() => model.forward({ inputIds: [[1, 599_999]] }));
+    await t.notThrowsAsync((logits as Tensor).data());
+  }
 });

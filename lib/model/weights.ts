@@ -1,4 +1,4 @@
-import { copyInto, narrow, reshape } from '../autograd/index.js';
+import { copyInto, fill, narrow, reshape } from '../autograd/index.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorSource, TensorToWrite, SafetensorsDtype } from '../io/safetensors.js';
 import { native } from '../native/load.js';
@@ -74,6 +74,8 @@ async function fillParameter(name: string, parameter: Tensor, source: TensorSour
   if (!dtype) throw new CheckpointError(`${name}: not in the checkpoint`);
   const width = itemSize(dtype);
   const buffer = new Uint8Array(Math.min(CHUNK, parameter.numel) * width);
+  // Pieces leave a parameter that a failed step has spoiled as it is; only being written whole makes it usable again.
+  fill(parameter, 0);
   for (let start = 0; start < parameter.numel; start += CHUNK) {
     const count = Math.min(CHUNK, parameter.numel - start);
     const bytes = buffer.subarray(0, count * width);

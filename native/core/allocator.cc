@@ -85,6 +85,7 @@ Storage* Allocator::allocate(size_t bytes) {
   }
   if (!storage) fail(bytes);
   storage->references = 1;
+  storage->bytes = bytes;
   stats_.live += storage->capacity;
   stats_.total += storage->capacity;
   stats_.peak = std::max(stats_.peak, stats_.live);

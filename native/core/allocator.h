@@ -19,6 +19,7 @@ class Allocator;
 struct Storage {
   void* data = nullptr;
   size_t capacity = 0;
+  size_t bytes = 0;  // asked for, at most the capacity
   int64_t references = 0;
   Allocator* owner = nullptr;
   // Set while the block's content is the result of failed or skipped work. The stream's thread alone touches

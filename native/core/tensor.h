@@ -40,6 +40,8 @@ class Tensor {
   int64_t numel() const { return shape_.numel(); }
   size_t bytes() const { return static_cast<size_t>(numel()) * itemSize(dtype_); }
   size_t byteOffset() const { return offset_; }
+  // Whether it is all of its storage.
+  bool isWhole() const { return bytes() == storage_->bytes; }
 
   View view() const {
     View view;

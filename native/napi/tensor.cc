@@ -127,7 +127,7 @@ napi_value write(napi_env env, napi_callback_info info) {
                                         std::to_string(tensor.bytes()));
     Storage* storage = tensor.storage();
     char* target = static_cast<char*>(tensor.view().data) + offset;
-    const bool whole = bytes.length == tensor.bytes();
+    const bool whole = bytes.length == tensor.bytes() && tensor.isWhole();
     Stream& stream = streamOf(environment, tensor);
     if (stream.idle() && bytes.length > 0) {
       std::memcpy(target, bytes.data, bytes.length);

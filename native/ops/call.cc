@@ -108,6 +108,13 @@ Arg Call::inout(const char* name, const Tensor& tensor) {
   return in(name, tensor);
 }
 
+Arg Call::overwrite(const char* name, const Tensor& tensor) {
+  if (!tensor.isWhole()) return inout(name, tensor);
+  use(name, tensor);
+  writes_.push_back(tensor.storage());
+  return Arg(op_, name, tensor);
+}
+
 View Call::optional(const std::optional<Tensor>& tensor) {
   if (!tensor) return View{};
   return in("optional argument", *tensor);

@@ -42,6 +42,8 @@ class Call {
 
   Arg in(const char* name, const Tensor& tensor);     // read
   Arg inout(const char* name, const Tensor& tensor);  // read and changed in place, or written in part
+  // Written without being read: what failed before is made good, if all of the storage is written.
+  Arg overwrite(const char* name, const Tensor& tensor);
   View optional(
       const std::optional<Tensor>& tensor);  // read; an empty View when absent (check it with in() first)
   std::vector<View> in(const char* name, const std::vector<Tensor>& tensors);

@@ -35,12 +35,12 @@ Tensor cast(Context& cx, const Tensor& x, DType dtype) {
 void copyInto(Context& cx, const Tensor& x, const Tensor& y) {
   Call call(cx, "copyInto");
   const View in = call.in("x", x);
-  call.run(&Backend::copy, {in, call.inout("y", y).shape(x.shape())});
+  call.run(&Backend::copy, {in, call.overwrite("y", y).shape(x.shape())});
 }
 
 void fill(Context& cx, const Tensor& x, double value) {
   Call call(cx, "fill");
-  call.run(&Backend::fill, {call.inout("x", x), value});
+  call.run(&Backend::fill, {call.overwrite("x", x), value});
 }
 
 Tensor unary(Context& cx, UnaryKind kind, const Tensor& x) {

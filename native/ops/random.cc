@@ -6,7 +6,7 @@ namespace mf::ops {
 
 void random(Context& cx, RandomKind kind, const Tensor& x, double a, double b, RandomKey key) {
   Call call(cx, kind == RandomKind::Normal ? "randomNormal" : "randomUniform");
-  const View out = call.inout("x", x).floating();
+  const View out = call.overwrite("x", x).floating();
   call.require(kind == RandomKind::Uniform || kind == RandomKind::Normal, ErrorKind::Value,
                "unknown distribution");
   call.require(std::isfinite(a) && std::isfinite(b), ErrorKind::Value, "the parameters must be finite");
