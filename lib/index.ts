@@ -30,7 +30,7 @@ export { ModuleFormerConfig, type ModuleFormerConfigInit } from './model/config.
 export { countParameters, type ParameterCount } from './model/count-parameters.js';
 export { DenseConfig, type DenseConfigInit } from './model/dense-config.js';
 export { DenseForCausalLM } from './model/dense.js';
-export type { BlockRouting, RouterOutput } from './model/forward-context.js';
+export type { BlockRouting, BlockStatistics, RouterOutput } from './model/forward-context.js';
 export type { TokenMatrix } from './model/inputs.js';
 export { KeyValueCache } from './model/key-value-cache.js';
 export { ModuleFormerForCausalLM } from './model/moduleformer.js';
@@ -79,6 +79,7 @@ export {
   type TrainingCheckpoint,
 } from './training/checkpoint.js';
 export { evaluate, type Evaluation } from './training/evaluate.js';
+export type { LossWeightRamp, LossWeightSchedules } from './training/loss-weights.js';
 export * from './training/metrics.js';
 export { weightDecayGroups } from './training/parameter-groups.js';
 export { Progress } from './training/progress.js';

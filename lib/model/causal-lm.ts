@@ -17,7 +17,7 @@ import { sumRouterLosses, type LossWeights, type RouterLosses } from '../losses/
 import { scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
 import type { BlockOutput } from './block.js';
-import type { BlockRouting, ForwardContext, RouterOutput } from './forward-context.js';
+import type { BlockRouting, BlockStatistics, ForwardContext, RouterOutput } from './forward-context.js';
 import { idsToTensor, matrixToTensor, type TokenMatrix } from './inputs.js';
 import type { KeyValueCache } from './key-value-cache.js';
 import { PretrainedModel, type BuildOptions } from './pretrained-model.js';
@@ -34,6 +34,11 @@ export interface ForwardInputs {
   ignorePadding?: boolean;
   /** Experts recorded in `routing` of another pass over as many tokens, to be used instead of the routers' choice. */
   routing?: readonly BlockRouting[];
+  /**
+   * Per block the `statistics` of the routers over a larger batch that these tokens are part of: the routers' losses are
+   * then those of the larger batch. See `routerLoss`.
+   */
+  population?: readonly BlockStatistics[];
   outputHiddenStates?: boolean;
   outputAttentions?: boolean;
   /** Whether `routers` tell the norm of every chosen expert's output. */
@@ -118,6 +123,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
       positions: this.positions(inputs, { batchSize, before, length }),
       cache,
       routing: inputs.routing ?? null,
+      population: inputs.population ?? null,
       outputAttentions: inputs.outputAttentions ?? false,
       outputExpertNorms: inputs.outputExpertNorms ?? false,
       // 64 blocks of 16 places would do; 2^16 per pass leaves room for 4096 blocks and 2^37 passes.

@@ -63,6 +63,7 @@ export class ExpertAttention extends Module {
     const router = this.#experts.router.forward(x, {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.attention ?? null,
+      population: context.population?.[this.#layer]?.attention ?? null,
       sampleKey: context.randomKey(this.#layer, places.attentionRouter),
       dropoutKey: context.randomKey(this.#layer, places.attentionRouterDropout),
     });

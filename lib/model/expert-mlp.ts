@@ -31,6 +31,7 @@ export class ExpertMlp extends Module {
     const router = this.#router.forward(x, {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.mlp ?? null,
+      population: context.population?.[this.#layer]?.mlp ?? null,
       sampleKey: context.randomKey(this.#layer, places.mlpRouter),
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });

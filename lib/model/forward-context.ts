@@ -22,6 +22,12 @@ export interface BlockRouting {
   mlp: RoutingPlan;
 }
 
+/** The `statistics` [3, E] of one block's routers, summed over the parts of a larger batch. */
+export interface BlockStatistics {
+  attention: Tensor;
+  mlp: Tensor;
+}
+
 /** What the blocks need to know of the pass they are in. */
 export interface ForwardContext {
   readonly batchSize: number;
@@ -37,6 +43,7 @@ export interface ForwardContext {
   readonly routerMask: Tensor | null;
   readonly cache: KeyValueCache | null;
   readonly routing: readonly BlockRouting[] | null;
+  readonly population: readonly BlockStatistics[] | null;
   readonly outputAttentions: boolean;
   readonly outputExpertNorms: boolean;
   /** The key of the random numbers at one place of the model: the same when a block is computed again. */

@@ -25,6 +25,8 @@ export interface RouterCall {
   mask: Tensor | null;
   /** Experts to use instead of the router's own choice; gates still come from its probabilities. */
   imposed: RoutingPlan | null;
+  /** [3, E], of a larger batch that the tokens are part of. */
+  population: Tensor | null;
   /** For sampled top-k. */
   sampleKey: RandomKey;
   dropoutKey: RandomKey;
@@ -92,7 +94,7 @@ export class Router extends Module {
           sample: this.training ? this.#sample : 0,
           key: call.sampleKey,
         });
-    const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask);
+    const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask, call.population);
     return { plan, probabilities, losses, statistics: stats, outputNorms: null };
   }
 }

@@ -22,8 +22,10 @@ export interface MetricsRecord {
   loss: number;
   /** Next-token cross-entropy in nats per token. */
   crossEntropy: number;
-  /** The unweighted sum over all routers. */
+  /** The balancing loss: the unweighted sum over all routers. */
   auxLoss: number;
+  /** The unweighted sum over all routers of the entropy of their mean probabilities; absent in dense models. */
+  concentrationLoss?: number;
   lr: number;
   /** The gradient's norm before clipping. */
   gradNorm: number;
@@ -50,6 +52,7 @@ const recordSchema = z.object({
   loss: measured,
   crossEntropy: measured,
   auxLoss: measured,
+  concentrationLoss: measured.exactOptional(),
   lr: measured,
   gradNorm: measured,
   tokens: z.number().nonnegative(),

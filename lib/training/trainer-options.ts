@@ -5,6 +5,7 @@ import type { CausalLM, CausalLMConfig } from '../model/causal-lm.js';
 import type { AdamW } from '../optimizer/adamw.js';
 import type { Schedule } from '../optimizer/schedule.js';
 import type { Evaluation } from './evaluate.js';
+import { requireLossWeights, type LossWeightSchedules } from './loss-weights.js';
 import type { MetricsRecord } from './metrics.js';
 import type { ProgressOptions } from './progress.js';
 
@@ -23,6 +24,16 @@ export interface TrainerOptions {
   clipNorm?: number;
   /** Batches of one optimizer step. Default 1. */
   accumulationSteps?: number;
+  /**
+   * Weights of the routers' losses, fixed or changing over the steps: `aux` balances the load (pre-training),
+   * `concentration` gathers it on few experts (fine-tuning). What is missing stays as in `model.lossWeights`.
+   */
+  lossWeights?: LossWeightSchedules;
+  /**
+   * With accumulation, whether the routers' losses look at the load of each micro-batch (the default) or at that of the
+   * whole step, exactly as one large batch would: for the price of another forward pass.
+   */
+  balanceOver?: 'microBatch' | 'step';
   /** Where checkpoints, `metrics.jsonl` and `config.json` go. Without it nothing is written and nothing resumed. */
   runDir?: string | undefined;
   /** Steps between two checkpoints; there is always one at the end. Default 1000. */
@@ -65,6 +76,8 @@ export function resolveOptions(options: TrainerOptions) {
     accumulationSteps: 1,
     checkpointEvery: 1000,
     keepCheckpoints: 2,
+    balanceOver: 'microBatch' as const,
+    lossWeights: {},
     ...options,
   };
   const { model, train, validation, clipNorm, schedule } = resolved;
@@ -81,6 +94,7 @@ export function resolveOptions(options: TrainerOptions) {
       `Trainer: validation must be a loader of the split 'validation', got '${validation.split}'`,
     );
   }
+  requireLossWeights(resolved.lossWeights);
   options.tokenizer?.assertFits(model.config.vocab_size);
   for (const loader of validation ? [train, validation] : [train]) {
     loader.dataset.assertFits(model.config.vocab_size);

@@ -12,6 +12,7 @@ import {
 import { loadTrainingCheckpoint, saveTrainingCheckpoint } from './checkpoint.js';
 import { evaluate, type Evaluation } from './evaluate.js';
 import { MetricsWriter, type MetricsRecord } from './metrics.js';
+import { lossWeightsAt } from './loss-weights.js';
 import { Progress } from './progress.js';
 import {
   resolveOptions,
@@ -158,7 +159,8 @@ export class Trainer {
 
   /** Whatever decides the bits of a run besides the seeds and the data, which are compared by themselves. */
   #settings(): TrainingState['settings'] {
-    const { model, optimizer, schedule, train, clipNorm, accumulationSteps } = this.#options;
+    const { model, optimizer, schedule, train, clipNorm, accumulationSteps, balanceOver, lossWeights } =
+      this.#options;
     const settings = {
       model: model.config.toJSON(),
       optimizer: optimizer.groups.map(({ params, betas, eps, weightDecay }) => ({
@@ -172,18 +174,21 @@ export class Trainer {
       sequenceLength: train.sequenceLength,
       accumulationSteps,
       clipNorm: clipNorm === Infinity ? null : clipNorm,
+      balanceOver,
+      lossWeights,
     };
     return JSON.parse(JSON.stringify(settings)) as TrainingState['settings'];
   }
 
   async #loop(): Promise<void> {
-    const { train, steps, schedule, signal } = this.#options;
+    const { model, train, steps, schedule, lossWeights, signal } = this.#options;
     const batches = train[Symbol.asyncIterator]();
     this.#clock = performance.now();
     let pending: Pending | undefined;
     for (let step = this.#step; step < steps && !signal?.aborted;) {
       const taken = await this.#take(batches);
       const lr = schedule(step);
+      Object.assign(model.lossWeights, lossWeightsAt(lossWeights, step));
       const enqueued = await enqueueStep(taken, lr, this.#options, pending?.health);
       if (pending) await this.#settle(pending);
       pending = { step: ++step, lr, ...enqueued };
@@ -248,12 +253,13 @@ export class Trainer {
     const seconds = (performance.now() - this.#clock) / 1000;
     this.#clock = performance.now();
     const tokens = accumulationSteps * train.batchSize * train.sequenceLength;
-    const { loss, crossEntropy, auxLoss, gradNorm, load } = measured;
+    const { loss, crossEntropy, auxLoss, concentrationLoss, gradNorm, load } = measured;
     return {
       step,
       loss,
       crossEntropy,
       auxLoss,
+      ...(load.length > 0 ? { concentrationLoss } : {}),
       lr,
       gradNorm,
       tokens: this.#tokens + tokens,

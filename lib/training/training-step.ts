@@ -1,6 +1,7 @@
 import { add, affine, clipGradients, gradNorm, noGrad, sub } from '../autograd/index.js';
 import type { Batch } from '../data/loader.js';
 import type { CausalLM, CausalLMConfig, CausalLMOutput } from '../model/causal-lm.js';
+import type { BlockStatistics } from '../model/forward-context.js';
 import type { AdamW } from '../optimizer/adamw.js';
 import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
@@ -12,8 +13,10 @@ interface Measured {
   /** Cross-entropy plus weighted router losses. */
   loss: number;
   crossEntropy: number;
-  /** Unweighted; 0 in dense models. */
+  /** Balancing, unweighted; 0 in dense models. */
   auxLoss: number;
+  /** Concentration, unweighted; 0 in dense models. */
+  concentrationLoss: number;
   /** Rows that each expert got, by block; empty in dense models. */
   load: BlockLoad[];
 }
@@ -28,6 +31,8 @@ export interface StepOptions {
   optimizer: AdamW;
   /** The most that the gradients' norm may be; Infinity leaves them as they are. */
   clipNorm: number;
+  /** Over what the routers' load is balanced or concentrated. */
+  balanceOver: 'microBatch' | 'step';
 }
 
 /** What the next step looks at on the device: [1] each. */
@@ -63,18 +68,58 @@ export async function enqueueStep(
   const parts: Promise<Measured>[] = [];
   let loss: Tensor | undefined;
   options.optimizer.zeroGrad();
+  const population =
+    options.balanceOver === 'step' && batches.length > 1
+      ? await gatherStatistics(options.model, batches)
+      : [];
   for (const [i, batch] of batches.entries()) {
     const weights =
       batches.length === 1 ? null : { tokens: (counts[i] as number) / total, batch: 1 / batches.length };
-    const part = enqueuePart(options.model, batch, weights);
+    const part = enqueuePart(options.model, batch, weights, population);
     parts.push(part.measured);
     loss = loss ? sumOf(loss, part.loss) : part.loss;
     if (i > 0) await parts[i - 1];
   }
+  for (const { attention, mlp } of population) for (const each of [attention, mlp]) each.dispose();
   const health = { norm: enqueueUpdate(loss as Tensor, lr, options, previous), loss: loss as Tensor };
   const result = collect(parts, health);
   result.catch(() => undefined);
   return { result, health };
+}
+
+/**
+ * The routers' statistics over all micro-batches, from a pass without gradients before the one with: it draws the same
+ * random numbers, so every token goes to the same experts. Empty for dense models.
+ */
+async function gatherStatistics(
+  model: CausalLM<CausalLMConfig>,
+  batches: readonly Batch[],
+): Promise<BlockStatistics[]> {
+  const { forwardCount } = model;
+  let sums: BlockStatistics[] = [];
+  for (const batch of batches) {
+    const before = sums;
+    sums = scope(() =>
+      noGrad(() => {
+        const { inputIds, documentStarts } = batchInputs(batch, model.device);
+        const inputs = { inputIds, documentStarts: documentStarts as Tensor };
+        const { routers } = model.forward({ ...inputs, lastLogitsOnly: true });
+        const sum = (block: number, kind: keyof BlockStatistics, own: Tensor): Tensor => {
+          const other = before[block]?.[kind];
+          return other ? add(other, own) : own;
+        };
+        return (routers ?? []).map(({ attention, mlp }, block) => ({
+          attention: sum(block, 'attention', attention.statistics),
+          mlp: sum(block, 'mlp', mlp.statistics),
+        }));
+      }),
+    );
+    const tensors = before.flatMap(({ attention, mlp }) => [attention, mlp]);
+    await tensors[0]?.data(); // so that the queue stays short
+    for (const each of tensors) each.dispose();
+  }
+  model.forwardCount = forwardCount;
+  return sums;
 }
 
 /** How much a micro-batch counts: its predicted tokens in the cross-entropy, and itself in the routers' losses. */
@@ -87,9 +132,14 @@ function enqueuePart(
   model: CausalLM<CausalLMConfig>,
   batch: Batch,
   weights: Weights | null,
+  population: readonly BlockStatistics[],
 ): { loss: Tensor; measured: Promise<Measured> } {
   const { loss, tensors } = scope(() => {
-    const output = model.forward({ ...batchInputs(batch, model.device), outputLogits: false });
+    const output = model.forward({
+      ...batchInputs(batch, model.device),
+      outputLogits: false,
+      ...(population.length > 0 ? { population } : {}),
+    });
     const weighted = weights ? weightedLoss(output, weights) : (output.loss as Tensor);
     weighted.backward();
     return { loss: weighted.detach(), tensors: tensorsToRead(output) };
@@ -108,15 +158,23 @@ interface TensorsToRead {
   loss: Tensor;
   crossEntropy: Tensor;
   auxLoss: Tensor | null;
+  concentrationLoss: Tensor | null;
   /** [3, E] of each block's two routers. */
   statistics: { attention: Tensor; mlp: Tensor }[];
 }
 
-function tensorsToRead({ loss, crossEntropy, auxLoss, routers }: CausalLMOutput): TensorsToRead {
+function tensorsToRead({
+  loss,
+  crossEntropy,
+  auxLoss,
+  concentrationLoss,
+  routers,
+}: CausalLMOutput): TensorsToRead {
   return {
     loss: (loss as Tensor).detach(),
     crossEntropy: (crossEntropy as Tensor).detach(),
     auxLoss: auxLoss?.detach() ?? null,
+    concentrationLoss: concentrationLoss?.detach() ?? null,
     statistics: (routers ?? []).map(({ attention, mlp }) => ({
       attention: attention.statistics.detach(),
       mlp: mlp.statistics.detach(),
@@ -125,11 +183,12 @@ function tensorsToRead({ loss, crossEntropy, auxLoss, routers }: CausalLMOutput)
 }
 
 async function readPart(tensors: TensorsToRead, { tokens, batch }: Weights): Promise<Measured> {
-  const { loss, crossEntropy, auxLoss, statistics } = tensors;
-  const [whole, ce, aux, ...load] = await Promise.all([
+  const { loss, crossEntropy, auxLoss, concentrationLoss, statistics } = tensors;
+  const [whole, ce, aux, concentration, ...load] = await Promise.all([
     readAndFree(loss),
     readAndFree(crossEntropy),
     auxLoss ? readAndFree(auxLoss) : [0],
+    concentrationLoss ? readAndFree(concentrationLoss) : [0],
     ...statistics.flatMap(({ attention, mlp }) => [readAndFree(attention), readAndFree(mlp)]),
   ]);
   const scalar = (values: ArrayLike<number> | undefined): number => values?.[0] as number;
@@ -137,6 +196,7 @@ async function readPart(tensors: TensorsToRead, { tokens, batch }: Weights): Pro
     loss: scalar(ce) * tokens + (scalar(whole) - scalar(ce)) * batch,
     crossEntropy: scalar(ce) * tokens,
     auxLoss: scalar(aux) * batch,
+    concentrationLoss: scalar(concentration) * batch,
     load: statistics.map((_, block) => ({
       attention: chosenRows(load[2 * block] as ArrayLike<number>),
       mlp: chosenRows(load[2 * block + 1] as ArrayLike<number>),
@@ -197,6 +257,7 @@ function sumParts(a: Measured, b: Measured): Measured {
     loss: a.loss + b.loss,
     crossEntropy: a.crossEntropy + b.crossEntropy,
     auxLoss: a.auxLoss + b.auxLoss,
+    concentrationLoss: a.concentrationLoss + b.concentrationLoss,
     load: a.load.map(({ attention, mlp }, block) => ({
       attention: sums(attention, b.load[block]?.attention ?? []),
       mlp: sums(mlp, b.load[block]?.mlp ?? []),
