@@ -80,6 +80,8 @@ async function fillParameter(name: string, parameter: Tensor, source: TensorSour
     const count = Math.min(CHUNK, parameter.numel - start);
     const bytes = buffer.subarray(0, count * width);
     await source.readInto(name, bytes, start * width);
+    // Whatever is enqueued holds memory: a disk faster than the stream must not run ahead of it.
+    await native.synchronize();
     if (dtype === parameter.dtype) native.write(parameter.id, bytes, start * width);
     else convertInto(parameter, start, bytes, dtype);
   }
