@@ -13,6 +13,7 @@ export {
   type PruneResult,
 } from './experts/prune.js';
 export { upcycle, type UpcycleOptions } from './experts/upcycle.js';
+export { renderUsage } from './experts/usage-page.js';
 export * from './experts/usage.js';
 export * from './losses/classification.js';
 export type { LossWeights, RouterLosses } from './losses/router-losses.js';

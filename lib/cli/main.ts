@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { addEvalCommand } from './eval-command.js';
+import { addExpertsCommands } from './experts-command.js';
 import { addGenerateCommand } from './generate-command.js';
 import { addInspectCommand } from './inspect-command.js';
 import { addTokenizerCommand } from './tokenizer-command.js';
 import { addTrainCommand } from './train-command.js';
+import { addUsageCommand } from './usage-command.js';
 import { describeError } from './command.js';
 import { packageVersion } from './version.js';
 
@@ -27,6 +29,8 @@ Examples:
   $ moduleformer generate runs/first --prompt "The jury said"
   $ moduleformer inspect runs/first
   $ moduleformer inspect
+  $ moduleformer usage runs/first --data prose=a.txt code=b.txt --html usage.html
+  $ moduleformer prune runs/first --data held-out.txt --mlp 50% --out pruned
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (train: after saving a checkpoint).
 Set MODULEFORMER_DEBUG=1 to see where an error comes from.`,
@@ -36,6 +40,8 @@ Set MODULEFORMER_DEBUG=1 to see where an error comes from.`,
   addGenerateCommand(program);
   addInspectCommand(program);
   addTokenizerCommand(program);
+  addUsageCommand(program);
+  addExpertsCommands(program);
   return program;
 }
 

@@ -20,6 +20,9 @@ export interface TrainFlags {
   warmupSteps?: number;
   weightDecay?: number;
   clipNorm?: number;
+  concentration?: number;
+  balanceOver?: string;
+  frozenBase?: string;
   evaluateEvery?: number;
   checkpointEvery?: number;
   keepCheckpoints?: number;
@@ -55,6 +58,14 @@ export function addTrainCommand(program: Command): void {
     .option('--warmup-steps <n>', 'steps until the highest rate (default: a twentieth of all)', integer())
     .option('--weight-decay <rate>', 'of matrices (default: 0.1)', decimal())
     .option('--clip-norm <norm>', 'the most that the norm of the gradients may be (default: 1)', decimal())
+    .option('--concentration <weight>', 'of the loss that gathers the load on few experts', decimal())
+    .addOption(
+      new Option('--balance-over <what>', 'whose load the router losses look at').choices([
+        'microBatch',
+        'step',
+      ]),
+    )
+    .option('--frozen-base <checkpoint>', 'train only the experts that this checkpoint lacks')
     .option('--evaluate-every <n>', 'steps between two evaluations (default: only at the end)', integer(1))
     .option('--checkpoint-every <n>', 'steps between two checkpoints (default: 500)', integer(1))
     .option('--keep-checkpoints <n>', 'how many are kept (default: 2)', integer(1))

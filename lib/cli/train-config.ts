@@ -3,6 +3,17 @@ import { count, parseFields, positive, probability, readConfig, size } from '../
 
 const path = () => z.string().min(1, { error: 'expected a path' });
 
+const weight = () =>
+  z.union([
+    z.number(),
+    z.strictObject({
+      from: z.number().exactOptional(),
+      to: z.number(),
+      startStep: count().exactOptional(),
+      steps: size(),
+    }),
+  ]);
+
 const schema = z.strictObject({
   /** Where everything of the run goes. */
   runDir: path(),
@@ -62,6 +73,22 @@ const schema = z.strictObject({
   checkpointEvery: size().default(500),
   keepCheckpoints: size().default(2),
   evaluateEvery: size().optional(),
+  /** Weights of the routers' losses, each a number or a ramp; `aux` otherwise is the model's. */
+  lossWeights: z
+    .strictObject({
+      aux: weight().exactOptional(),
+      concentration: weight().exactOptional(),
+      z: weight().exactOptional(),
+    })
+    .default({}),
+  /** With accumulation, whether load is balanced over each micro-batch or over the whole step. */
+  balanceOver: z.enum(['microBatch', 'step']).default('microBatch'),
+  /** Patterns of the names of the parameters that are trained; without them all are. */
+  trainable: z.array(z.string()).min(1).optional(),
+  /** A checkpoint whose parameters stay as they are: only the experts that it lacks are trained. */
+  frozenBase: path().optional(),
+  /** With `frozenBase`, the decay of the new experts' rows of the routers. */
+  routerDecay: z.number().nonnegative().default(1),
   /** Recompute each block in backward: less memory, a third more work. */
   gradientCheckpointing: z.boolean().default(false),
   dtype: z.enum(['f32', 'bf16', 'f64']).default('f32'),

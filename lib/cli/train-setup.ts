@@ -5,16 +5,19 @@ import { DataLoader } from '../data/loader.js';
 import { Tokenizer } from '../data/tokenizer.js';
 import { trainTokenizer } from '../data/train-tokenizer.js';
 import { ConfigError } from '../errors.js';
+import { newExpertGroups, newExpertPatterns } from '../experts/extend.js';
 import type { CausalLM, CausalLMConfig } from '../model/causal-lm.js';
 import { DenseForCausalLM } from '../model/dense.js';
 import { DenseConfig } from '../model/dense-config.js';
+import { ModuleFormerConfig } from '../model/config.js';
 import { ModuleFormerForCausalLM } from '../model/moduleformer.js';
 import { presetConfig } from '../model/presets.js';
-import { AdamW } from '../optimizer/adamw.js';
+import type { TrainablePattern } from '../nn/module.js';
+import { AdamW, type AdamWGroupOptions } from '../optimizer/adamw.js';
 import { constantSchedule, cosineSchedule, linearSchedule, type Schedule } from '../optimizer/schedule.js';
 import { weightDecayGroups } from '../training/parameter-groups.js';
 import type { TrainerOptions } from '../training/trainer-options.js';
-import { loadCausalLM, modelConfig, resolveCheckpoint } from './models.js';
+import { loadCausalLM, modelConfig, readModelConfig, resolveCheckpoint } from './models.js';
 import type { TrainConfig } from './train-config.js';
 
 interface Preparation {
@@ -42,7 +45,28 @@ export async function checkTrainConfig(config: TrainConfig): Promise<void> {
   const fields = modelFields(config);
   if (config.from === undefined) modelConfig(fields);
   else await resolveCheckpoint(config.from);
+  await trainedPatterns(config);
   buildSchedule(config);
+}
+
+/** What is to be trained; undefined for everything. @throws ConfigError, CheckpointError, ValueError */
+async function trainedPatterns({
+  trainable,
+  frozenBase,
+  from,
+}: TrainConfig): Promise<TrainablePattern[] | undefined> {
+  if (frozenBase === undefined) return trainable;
+  if (trainable) throw new ConfigError('training config: give trainable or frozenBase, not both');
+  if (from === undefined) {
+    throw new ConfigError('training config: frozenBase needs from, a model with more experts than the base');
+  }
+  const [config, base] = await Promise.all(
+    [from, frozenBase].map(async (path) => readModelConfig(await resolveCheckpoint(path))),
+  );
+  if (!(config instanceof ModuleFormerConfig && base instanceof ModuleFormerConfig)) {
+    throw new ConfigError('training config: frozenBase needs models with experts');
+  }
+  return newExpertPatterns(config, base);
 }
 
 /** The run's tokenizer, kept in its directory. @throws DataError, CheckpointError */
@@ -114,6 +138,8 @@ export async function buildModel(
   }
   tokenizer.assertFits(model.config.vocab_size);
   model.gradientCheckpointing = gradientCheckpointing;
+  const patterns = await trainedPatterns(config);
+  if (patterns) model.trainable(...patterns);
   return model;
 }
 
@@ -134,7 +160,9 @@ export function trainerOptions(
     tokenizer,
     train: new DataLoader({ ...shape, seed }),
     validation: hasValidation ? new DataLoader({ ...shape, split: 'validation' }) : undefined,
-    optimizer: new AdamW(weightDecayGroups(model, optimizer.weightDecay), {
+    lossWeights: config.lossWeights,
+    balanceOver: config.balanceOver,
+    optimizer: new AdamW(parameterGroups(model, config), {
       betas: optimizer.betas,
       eps: optimizer.eps,
     }),
@@ -147,6 +175,14 @@ export function trainerOptions(
     keepCheckpoints: config.keepCheckpoints,
     evaluateEvery: config.evaluateEvery,
   };
+}
+
+function parameterGroups(model: CausalLM<CausalLMConfig>, config: TrainConfig): AdamWGroupOptions[] {
+  const { frozenBase, routerDecay, optimizer } = config;
+  if (frozenBase === undefined || !(model instanceof ModuleFormerForCausalLM)) {
+    return weightDecayGroups(model, optimizer.weightDecay);
+  }
+  return newExpertGroups(model, { weightDecay: optimizer.weightDecay, routerDecay });
 }
 
 function buildSchedule({ schedule, steps }: TrainConfig): Schedule {

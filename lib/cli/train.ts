@@ -97,6 +97,7 @@ function flagFields(flags: TrainFlags): Record<string, unknown> {
     'lr',
     'warmupSteps',
     'weightDecay',
+    'concentration',
   ];
   const group = (fields: Record<string, unknown>): Record<string, unknown> | undefined =>
     Object.values(fields).some((value) => value !== undefined) ? fields : undefined;
@@ -106,17 +107,19 @@ function flagFields(flags: TrainFlags): Record<string, unknown> {
     tokenizer: group({ path: tokenizer, vocabSize }),
     schedule: group({ type: schedule, lr, warmupSteps }),
     optimizer: group({ weightDecay }),
+    lossWeights: group({ concentration: flags.concentration }),
   };
 }
 
 /** Paths that still lead to the same files when the run is resumed from another directory. */
 function absolute(config: TrainConfig): TrainConfig {
-  const { data, tokenizer, from, runDir } = config;
+  const { data, tokenizer, from, frozenBase, runDir } = config;
   return {
     ...config,
     runDir: resolve(runDir),
     data: { ...data, files: data.files.map((file) => resolve(file)) },
     ...(from === undefined ? {} : { from: resolve(from) }),
+    ...(frozenBase === undefined ? {} : { frozenBase: resolve(frozenBase) }),
     tokenizer: tokenizer.path === undefined ? tokenizer : { ...tokenizer, path: resolve(tokenizer.path) },
   };
 }

@@ -6,9 +6,10 @@ import { z } from 'zod';
 import { DataError } from '../errors.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { meanBalance, readMetrics, type BlockLoad, type MetricsRecord } from './metrics.js';
+import { escapeHtml, renderHeatMap } from './heat-map.js';
 import { formatDuration } from './progress.js';
 import { SCRIPT, STYLE } from './report-page.js';
-import { averageLoad, buildSeries, loadHistory, type LoadTable } from './report-series.js';
+import { averageLoad, buildSeries, loadHistory } from './report-series.js';
 
 const sampleSchema = z.object({
   prompt: z.string(),
@@ -39,18 +40,6 @@ export interface ReportInput {
   metrics: readonly MetricsRecord[];
   samples?: readonly ReportSample[];
   summary?: ReportSummary;
-}
-
-const ESCAPES: Record<string, string> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-};
-
-function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => ESCAPES[character] ?? character);
 }
 
 /** JSON that no HTML parser takes for a tag, wherever it stands. */
@@ -190,22 +179,6 @@ function renderCharts({ metrics }: ReportInput): string {
 ${renderMetricsTable(metrics)}</section>`;
 }
 
-function renderLoadTable(table: LoadTable, title: string, period: string, hidden: boolean): string {
-  const experts = Math.max(0, ...table.map((row) => row.length));
-  if (experts === 0) return '';
-  const highest = Math.max(1, ...table.flat());
-  const head = Array.from({ length: experts }, (_, expert) => `<th scope="col">${expert}</th>`).join('');
-  const body = table.map((shares, block) => {
-    const cells = shares.map((share, expert) => {
-      const value = share / highest;
-      const percent = (share / 10).toFixed(1);
-      return `<td${value > 0.6 ? ' class="hot"' : ''} style="--v:${value.toFixed(3)}" title="block ${block}, expert ${expert}: ${percent} % of the rows, ${((share * experts) / 1000).toFixed(2)} times an even share">${Math.round(share / 10)}</td>`;
-    });
-    return `<tr><th scope="row">block ${block}</th>${cells.join('')}</tr>`;
-  });
-  return `<table class="heat${experts > 32 ? ' dense' : ''}" style="min-width:${62 + 22 * experts}px" data-period="${period}"${hidden ? ' hidden' : ''}><caption>${title}</caption><thead><tr><td></td>${head}</tr></thead><tbody>${body.join('')}</tbody></table>`;
-}
-
 function renderLoad(records: readonly MetricsRecord[]): string {
   if (records.length === 0) return '';
   const end = records.slice(-Math.ceil(records.length / 10));
@@ -214,8 +187,8 @@ function renderLoad(records: readonly MetricsRecord[]): string {
     ['mlp', 'MLP experts'],
   ];
   const tables = kinds.flatMap(([kind, title]) => [
-    renderLoadTable(averageLoad(end, kind), title, 'end', false),
-    renderLoadTable(averageLoad(records, kind), title, 'all', true),
+    renderHeatMap(averageLoad(end, kind), title, 'data-period="end"'),
+    renderHeatMap(averageLoad(records, kind), title, 'data-period="all" hidden'),
   ]);
   const blocks = averageLoad(records, 'mlp').map(
     (_, block) => `<option value="${block}">block ${block}</option>`,
