@@ -13,7 +13,17 @@ async function runCi(
   await mkdir(path.join(root, 'bin'));
   await writeFile(path.join(root, 'CMakeLists.txt'), '');
   await writeFile(path.join(root, '.ci/run'), await readFile('.ci/run'));
-  for (const tool of ['npm', 'apt-get', 'g++', 'make', 'cmake', 'git', 'python3', 'clang-format']) {
+  for (const tool of [
+    'npm',
+    'apt-get',
+    'g++',
+    'make',
+    'cmake',
+    'git',
+    'python3',
+    'clang-format',
+    'clang-tidy-19',
+  ]) {
     const file = path.join(root, 'bin', tool);
     await writeFile(file, `#!/bin/bash\n${tool === 'npm' ? npm : 'exit 0'}\n`);
     await chmod(file, 0o755);

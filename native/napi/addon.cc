@@ -5,7 +5,7 @@
 
 static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   try {
-    new mf::napi::Environment(env);  // owned by the instance data
+    mf::napi::Environment::attach(env);
   } catch (const std::exception& error) {
     Napi::Error::New(env, error.what()).ThrowAsJavaScriptException();
     return exports;

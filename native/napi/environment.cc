@@ -15,6 +15,15 @@ napi_value noop(napi_env, napi_callback_info) {
 
 }  // namespace
 
+void Environment::attach(napi_env env) {
+  Environment* self = std::make_unique<Environment>(env).release();
+  napi_set_instance_data(
+      env, self, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);
+  // Last in, first out: this runs before the thread-safe function and the instance data are finalised.
+  napi_add_env_cleanup_hook(
+      env, [](void* data) { static_cast<Environment*>(data)->shutDown(); }, self);
+}
+
 Environment& Environment::of(napi_env env) {
   void* data = nullptr;
   napi_get_instance_data(env, &data);
@@ -31,11 +40,6 @@ Environment::Environment(Napi::Env env) : env_(env) {
   napi_create_reference(env, function, 1, &noop_);
   context.streams[static_cast<int>(Device::Cpu)] = std::make_unique<Stream>(
       cpu::createBackend(), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
-  napi_set_instance_data(
-      env, this, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);
-  // Last in, first out: this runs before the thread-safe function and the instance data are finalised.
-  napi_add_env_cleanup_hook(
-      env, [](void* data) { static_cast<Environment*>(data)->shutDown(); }, this);
 }
 
 Environment::~Environment() = default;

@@ -14,6 +14,7 @@ namespace mf::napi {
 
 class Environment {
  public:
+  static void attach(napi_env env);  // makes it and leaves it to env's instance data
   explicit Environment(Napi::Env env);
   ~Environment();
   static Environment& of(napi_env env);

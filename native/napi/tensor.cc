@@ -1,4 +1,5 @@
 // Handles and their memory: dispose, shape, reading and writing.
+#include <algorithm>
 #include <cstring>
 
 #include "napi/convert.h"
@@ -108,7 +109,7 @@ napi_value describe(napi_env env, napi_callback_info info) {
 struct WriteCommand final : Command {
   char* target = nullptr;
   std::vector<char> bytes;
-  void run(Backend&) override { std::memcpy(target, bytes.data(), bytes.size()); }
+  void run(Backend&) override { std::copy(bytes.begin(), bytes.end(), target); }
 };
 
 // write(handle, data, byteOffset): copies data into the tensor, in stream order. Only whole writes clear a

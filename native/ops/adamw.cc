@@ -46,10 +46,10 @@ void adamW(Context& cx, const std::vector<Tensor>& parameters, const std::vector
     args.gradients.push_back(call.in("gradients", gradients[i]).shape(shape));
     args.m.push_back(call.inout("m", m[i]).dtype(acc).shape(shape));
     args.v.push_back(call.inout("v", v[i]).dtype(acc).shape(shape));
-    call.require(master[i].has_value() == (dtype == DType::bf16), ErrorKind::Value,
+    const auto& own = master[i];
+    call.require(own.has_value() == (dtype == DType::bf16), ErrorKind::Value,
                  "master must be given for bf16 parameters and for no others");
-    args.master.push_back(master[i] ? View(call.inout("master", *master[i]).dtype(DType::f32).shape(shape))
-                                    : View{});
+    args.master.push_back(own ? View(call.inout("master", *own).dtype(DType::f32).shape(shape)) : View{});
     args.step.push_back(call.inout("step", step[i]).dtype(DType::i32).numel(1));
   }
   if (finite) args.finite = call.in("finite", *finite).dtype(DType::i32).numel(1);

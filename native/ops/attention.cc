@@ -98,11 +98,10 @@ std::tuple<Tensor, Tensor, Tensor> attentionBackward(Context& cx, AttentionKind 
   args.remainder = remainder;
   args.rowState = call.in("rowState", rowState).dtype(acc).shape(stateShape(args.shape));
   if (kind == AttentionKind::StickBreaking) {
-    call.require(live.has_value(), ErrorKind::Value,
-                 "live is missing, expected what the forward op returned");
+    if (!live) call.fail(ErrorKind::Value, "live is missing, expected what the forward op returned");
     args.live = call.in("live", *live).dtype(DType::i32).shape(stateShape(args.shape));
   } else {
-    call.require(out.has_value(), ErrorKind::Value, "out is missing, expected what the forward op returned");
+    if (!out) call.fail(ErrorKind::Value, "out is missing, expected what the forward op returned");
     args.out = call.in("out", *out).dtype(dtype).shape(q.shape());
   }
   args.dout = call.in("dout", dout).dtype(dtype).shape(q.shape());
