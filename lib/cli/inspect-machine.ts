@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
-import { native } from '../native/load.js';
+import { addonSource, native } from '../native/load.js';
 import { devices, dtypes } from '../native/binding.js';
 import { versions } from '../training/versions.js';
 import { bytes, printJson, printTable } from './command.js';
@@ -26,6 +26,7 @@ export function inspectMachine({ json }: InspectFlags): void {
     ['  in this build', sets.built.join(', ')],
     ['  bf16 products', sets.bf16Dot ? 'in hardware' : 'through f32'],
     ['memory', `${bytes(memory.total)}, ${bytes(memory.free)} free`],
+    ['addon', machine.addon.what],
     ['cpu', 'available'],
     ['cuda', cuda.available ? 'available' : `not available: ${cuda.reason}`],
   ]);
@@ -40,6 +41,7 @@ function describeMachine() {
       threads: native.numThreads(),
     },
     instructionSets: native.instructionSets(),
+    addon: addonSource,
     memory: { total: totalmem(), free: freemem() },
     cpu: { available: true },
     cuda: describeCuda(),
@@ -51,7 +53,9 @@ function describeCuda(): { available: boolean; reason?: string } {
     native.dispose(native.empty(dtypes.indexOf('f32'), [1], devices.indexOf('cuda')));
     return { available: true };
   } catch (error) {
-    return { available: false, reason: `${(error as Error).message}; ${describeDriver()}` };
+    const passedOver = addonSource.passedOver.find(({ what }) => what.endsWith('-cuda'));
+    const addon = passedOver && `; ${passedOver.what}: ${passedOver.reason}`;
+    return { available: false, reason: `${(error as Error).message}; ${describeDriver()}${addon ?? ''}` };
   }
 }
 

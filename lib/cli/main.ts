@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { addBuildCommand } from './build-command.js';
 import { addEvalCommand } from './eval-command.js';
 import { addExpertsCommands } from './experts-command.js';
 import { addGenerateCommand } from './generate-command.js';
@@ -42,6 +43,7 @@ Set MODULEFORMER_DEBUG=1 to see where an error comes from.`,
   addTokenizerCommand(program);
   addUsageCommand(program);
   addExpertsCommands(program);
+  addBuildCommand(program);
   return program;
 }
 

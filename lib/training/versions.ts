@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { native, packageRoot } from '../native/load.js';
+import { native } from '../native/load.js';
+import { packageRoot } from '../native/package-root.js';
 
 /** What computed a result: results are bit-identical only where these are the same. */
 export function versions(): Record<string, string> {
