@@ -42,7 +42,8 @@ bool supported(const char* name) {
 }
 
 const Entry& choose() {
-  const char* wanted = std::getenv("MODULEFORMER_ISA");  // NOLINT(concurrency-mt-unsafe): before any thread starts
+  const char* wanted =
+      std::getenv("MODULEFORMER_ISA");  // NOLINT(concurrency-mt-unsafe): before any thread starts
   const Entry* best = nullptr;
   for (const Entry& entry : kEntries)
     if (supported(entry.name) && (!wanted || !*wanted || std::strcmp(wanted, entry.name) == 0)) best = &entry;
