@@ -58,7 +58,9 @@ NATIVE_TEST(aFullQueueBlocksTheCallerAndLosesNothing) {
 NATIVE_TEST(aTerminatedCallerClosesTheStream) {
   Fixture fixture;
   fixture.alive = false;
-  for (int i = 0; i < 100000; ++i) fixture.enqueue([] {});
+  // Slower than the caller, so that the queue fills up.
+  for (int i = 0; i < 100000 && !fixture.stream.closed(); ++i)
+    fixture.enqueue([] { std::this_thread::sleep_for(std::chrono::microseconds(20)); });
   CHECK(fixture.stream.closed());
 }
 
