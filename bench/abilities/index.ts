@@ -1,0 +1,32 @@
+// npm run abilities -- EXPERIMENT [--quick] [--out DIR]: the paper's abilities, measured on real text of several domains.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { cpus } from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { emergence } from './emergence.js';
+import { specialise } from './specialise.js';
+import { full, openWorkbench, quick, type Workbench } from './workbench.js';
+
+const experiments: Record<string, (bench: Workbench) => Promise<object>> = { emergence, specialise };
+
+const { values, positionals } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, out: { type: 'string', default: 'runs/abilities' } },
+  allowPositionals: true,
+});
+const [name = ''] = positionals;
+const experiment = Object.hasOwn(experiments, name) ? experiments[name] : undefined;
+if (!experiment || positionals.length > 1) {
+  console.error(
+    `abilities: expected one of ${Object.keys(experiments).join(', ')}, got '${positionals.join(' ')}'`,
+  );
+  process.exit(2);
+}
+const scale = values.quick ? quick : full;
+const start = performance.now();
+const result = await experiment(await openWorkbench(scale));
+const seconds = (performance.now() - start) / 1000;
+const file = path.join(values.out, `${name}${values.quick ? '-quick' : ''}.json`);
+await mkdir(values.out, { recursive: true });
+const machine = { processor: cpus()[0]?.model ?? 'unknown', cores: cpus().length, node: process.version };
+await writeFile(file, `${JSON.stringify({ name, scale, machine, seconds, ...result }, null, 1)}\n`);
+console.log(`${seconds.toFixed(0)} s; ${file}`);
