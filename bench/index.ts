@@ -1,17 +1,48 @@
 // npm run bench -- SECTION... [--json FILE]: measures this machine against its own peak, and this package on it.
+// npm run bench -- compare OLD.json NEW.json [--noise FACTOR]: exit code 1 when anything got worse, beyond noise.
 import { readdirSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { native } from '../lib/native/load.js';
+import { compareReports, parseReport, type Report } from './support/compare.js';
 import { measurePeak, type Section } from './support/measure.js';
+
+async function compare(files: readonly string[], noiseFactor: number): Promise<number> {
+  const read = async (file: string): Promise<Report> => parseReport(await readFile(file, 'utf8'), file);
+  const [before, after] = files;
+  if (before === undefined || after === undefined || files.length > 2 || !(noiseFactor > 0)) {
+    console.error('bench: expected compare OLD.json NEW.json [--noise FACTOR], a positive number');
+    return 2;
+  }
+  let reports: [Report, Report];
+  try {
+    reports = [await read(before), await read(after)];
+  } catch (error) {
+    console.error(`bench: ${error instanceof Error ? error.message : String(error)}`);
+    return 2;
+  }
+  const { changes, missing, sameMachine } = compareReports(...reports, noiseFactor);
+  if (!sameMachine)
+    console.warn('bench: the reports are of different machines, thread counts or instruction sets');
+  for (const what of missing) console.warn(`bench: not measured again: ${what}`);
+  const changed = changes.filter(({ verdict }) => verdict !== 'same');
+  console.table(changed.map(({ ratio, ...change }) => ({ ...change, ratio: Number(ratio.toFixed(2)) })));
+  const worse = changed.filter(({ verdict }) => verdict === 'worse').length;
+  console.log(`${changes.length} figures compared: ${worse} worse, ${changed.length - worse} better`);
+  return worse > 0 ? 1 : 0;
+}
 
 const here = new URL('.', import.meta.url);
 const known = readdirSync(here)
   .filter((name) => name.endsWith('.ts') && name !== 'index.ts')
   .map((name) => name.slice(0, -3));
 
-const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true });
+const { values, positionals } = parseArgs({
+  options: { json: { type: 'string' }, noise: { type: 'string', default: '1' } },
+  allowPositionals: true,
+});
+if (positionals[0] === 'compare') process.exit(await compare(positionals.slice(1), Number(values.noise)));
 const sections = positionals.length > 0 ? positionals : known;
 const unknown = sections.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
