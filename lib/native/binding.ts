@@ -36,7 +36,7 @@ export const binaryKinds = ['add', 'sub', 'mul', 'div'] as const;
 export const randomKinds = ['uniform', 'normal'] as const;
 export const normKinds = ['layerNorm', 'rmsNorm'] as const;
 
-export const peakKinds = ['f64', 'f32', 'bf16', 'read'] as const;
+export const peakKinds = ['f64', 'f32', 'bf16', 'read', 'readWrite'] as const;
 export const rowMaps = ['sorted', 'slot', 'token'] as const;
 export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 

@@ -114,7 +114,10 @@ void Stream::loop() {
     while (head != published) {
       if (stop_.load(std::memory_order_acquire)) return;
       std::unique_ptr<Command> command = std::move(ring_[head % kCapacity]);
-      execute(*command);
+      if (profile_)
+        profile_->time(command->op, [&] { execute(*command); });
+      else
+        execute(*command);
       command.reset();
       done_.store(++head, std::memory_order_release);
       done_.notify_one();

@@ -11,6 +11,7 @@
 
 #include "core/allocator.h"
 #include "core/backend.h"
+#include "core/profile.h"
 
 namespace mf {
 
@@ -81,6 +82,7 @@ class Stream {
   alignas(64) std::atomic<uint32_t> done_{0};       // written by the stream's thread
   alignas(64) std::mutex completionsLock_;
   std::vector<Completion> completions_;
+  std::unique_ptr<Profile> profile_ = Profile::fromEnvironment();  // of the stream's thread
   Allocator allocator_;
   std::thread thread_;
 };

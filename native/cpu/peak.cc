@@ -23,11 +23,11 @@ volatile double keep;                               // so that no loop is droppe
 
 struct Work {
   double size;  // operations or bytes per task
-  double (*run)(const char* memory);
+  double (*run)(char* memory);
 };
 
 template <typename Vec>
-[[gnu::noinline]] double multiplyAdd(const char*) {
+[[gnu::noinline]] double multiplyAdd(char*) {
   Vec sum[kChains];
   for (int c = 0; c < kChains; ++c)
     sum[c] = static_cast<float>(c) - Vec{};  // different, or the compiler computes one
@@ -40,7 +40,7 @@ template <typename Vec>
 }
 
 #if defined(__AVX512F__)
-[[gnu::noinline, gnu::target("avx512bf16")]] double multiplyAddPairs(const char*) {
+[[gnu::noinline, gnu::target("avx512bf16")]] double multiplyAddPairs(char*) {
   __m512 sum[kChains];
   for (int c = 0; c < kChains; ++c) sum[c] = _mm512_set1_ps(static_cast<float>(c));
   const __m512bh ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
@@ -54,12 +54,17 @@ template <typename Vec>
 
 constexpr int64_t kReadBlock = int64_t{1} << 20;
 
-double readBlock(const char* memory) {
+double readBlock(char* memory) {
   VecI sum[8] = {};
   for (int64_t i = 0; i < kReadBlock; i += 8 * kVectorBytes)
     for (int v = 0; v < 8; ++v) sum[v] += load<VecI>(memory + i + v * kVectorBytes);
   for (int v = 1; v < 8; ++v) sum[0] += sum[v];
   return sum[0][0];
+}
+
+double changeBlock(char* memory) {
+  for (int64_t i = 0; i < kReadBlock; i += kVectorBytes) store(memory + i, load<VecI>(memory + i) + 1);
+  return 0;
 }
 
 Work workOf(PeakKind kind) {
@@ -70,6 +75,7 @@ Work workOf(PeakKind kind) {
 #endif
   if (kind == PeakKind::F64) return {flops(kLanes / 2), multiplyAdd<VecD>};
   if (kind == PeakKind::Read) return {static_cast<double>(kReadBlock), readBlock};
+  if (kind == PeakKind::ReadWrite) return {2.0 * kReadBlock, changeBlock};
   return {flops(kLanes), multiplyAdd<VecF>};
 }
 
@@ -77,7 +83,7 @@ Work workOf(PeakKind kind) {
 
 double measurePeak(PeakKind kind, int threads) {
   const Work work = workOf(kind);
-  const bool reads = kind == PeakKind::Read;
+  const bool reads = kind == PeakKind::Read || kind == PeakKind::ReadWrite;
   std::unique_ptr<char[]> memory;
   if (reads) {
     memory.reset(new char[kReadBytes]);

@@ -4,7 +4,7 @@
 namespace mf::ops {
 namespace {
 
-constexpr int64_t kChunkRows = 256;  // rows whose logits are held at a time
+constexpr int64_t kChunkRows = 512;  // rows whose logits are held at a time
 
 }  // namespace
 
