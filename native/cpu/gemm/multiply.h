@@ -2,6 +2,7 @@
 // out[s, :] = epilogue(x[s, :] w[e]). A task is some rows of one expert and a block of columns: it packs the
 // weights of its columns pass by pass and runs the micro-kernel over all of its rows. A sum runs over rising
 // k whatever the tasks are, so their sizes may follow the number of threads.
+#include "cpu/gemm/few_pairs.h"
 #include "cpu/gemm/few_rows.h"
 #include "cpu/gemm/micro_kernel.h"
 
@@ -76,14 +77,36 @@ inline void multiplyBlock(const Product<typename M::T, Out>& p, const Span& span
   }
 }
 
+// The unpacked path for words of type M: up to how many rows it is faster, and its task.
+template <typename M>
+struct FewRows {
+  using Wide = WideWord<typename M::T>;
+  static int64_t most(bool transposeW) { return fewRows<typename M::T>(transposeW); }
+  static int64_t columns(bool transposeW) { return transposeW ? kDotColumns : kStreamColumns; }
+  template <typename P>
+  static void run(const P& p, const Span& span, int64_t column, int64_t columns) {
+    p.transposeW ? dotRows<Wide>(p, span, column, columns) : streamRows<Wide>(p, span, column, columns);
+  }
+};
+#if defined(__AVX512F__)
+template <>
+struct FewRows<WordBf16Pair> {
+  static int64_t most(bool) { return kPairRows; }
+  static int64_t columns(bool transposeW) { return transposeW ? kDotColumns : kPairStreamColumns; }
+  template <typename P>
+  static void run(const P& p, const Span& span, int64_t column, int64_t columns) {
+    p.transposeW ? dotPairs(p, span, column, columns) : streamPairs(p, span, column, columns);
+  }
+};
+#endif
+
 template <typename M, typename Out>
 inline void multiply(const Product<typename M::T, Out>& p) {
-  using Wide = WideWord<typename M::T>;
+  using Few = FewRows<M>;
   const int64_t width = p.width(), block = blockColumns<M>(wordsOf<M>(p.in())),
                 blocks = divideUp(width, block);
-  const int64_t fewColumns = p.transposeW ? kDotColumns : kStreamColumns,
-                fewBlocks = divideUp(width, fewColumns);
-  const int64_t most = fewRows<typename M::T>(p.transposeW);
+  const int64_t fewColumns = Few::columns(p.transposeW), fewBlocks = divideUp(width, fewColumns);
+  const int64_t most = Few::most(p.transposeW);
   // About eight tasks per thread, each with rows enough to pay for packing.
   const int64_t wanted = divideUp(p.groups.rows * blocks, Pool::instance().threads() * 8);
   std::vector<Span> spans, few;
@@ -99,8 +122,7 @@ inline void multiply(const Product<typename M::T, Out>& p) {
     } else {
       task -= packedTasks;
       const int64_t column = task % fewBlocks * fewColumns, columns = std::min(fewColumns, width - column);
-      const Span& span = few[task / fewBlocks];
-      p.transposeW ? dotRows<Wide>(p, span, column, columns) : streamRows<Wide>(p, span, column, columns);
+      Few::run(p, few[task / fewBlocks], column, columns);
     }
   });
 }

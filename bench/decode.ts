@@ -1,0 +1,110 @@
+import { freemem } from 'node:os';
+import { noGrad, sampleToken } from '../lib/autograd/index.js';
+import { reshape } from '../lib/autograd/shape.js';
+import { createRandom } from '../lib/data/random.js';
+import { ModuleFormerConfig } from '../lib/model/config.js';
+import { KeyValueCache } from '../lib/model/key-value-cache.js';
+import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
+import { presetConfig } from '../lib/model/presets.js';
+import { scope } from '../lib/scope.js';
+import type { Tensor } from '../lib/tensor.js';
+import { measurePeak, median, type Section } from './support/measure.js';
+
+const PROMPT = 16;
+const BYTES = 2;
+
+/** Bytes of the weights that one token reads. */
+function activeBytes(config: ModuleFormerConfig): number {
+  const { n_embd: D, att_hidden: A, ffd_hidden: F, gating_size: G, k_att, k_mlp, vocab_size: V } = config;
+  const layers = config.attentionExperts.map((attention, layer) => {
+    const mlp = config.mlpExperts[layer] as number;
+    return 2 * D * (k_att * A + k_mlp * F) + G * (2 * D + attention + mlp);
+  });
+  return BYTES * (layers.reduce((a, b) => a + b, 0) + V * D);
+}
+
+interface StepTime {
+  /** Seconds from one token to the next. */
+  total: number;
+  /** Seconds of it in which JavaScript, N-API and the queue held the event loop. */
+  enqueue: number;
+}
+
+/** Greedy decoding of a batch: one step as `generate` does it. */
+async function step(
+  model: ModuleFormerForCausalLM,
+  cache: KeyValueCache,
+  ids: number[][],
+): Promise<StepTime> {
+  const start = performance.now();
+  const tokens: Tensor = noGrad(() =>
+    scope(() => {
+      const { logits } = model.forward({ inputIds: ids, cache, lastLogitsOnly: true });
+      return sampleToken(reshape(logits as Tensor, [ids.length, model.config.vocab_size]), {
+        temperature: 0,
+      });
+    }),
+  );
+  const enqueued = performance.now();
+  await tokens.data();
+  const end = performance.now();
+  tokens.dispose();
+  return { total: (end - start) / 1000, enqueue: (enqueued - start) / 1000 };
+}
+
+/** Random tokens, so that a batch's rows choose experts independently. */
+async function measure(
+  model: ModuleFormerForCausalLM,
+  batch: number,
+  steps: number,
+): Promise<Section['rows'][0]> {
+  const random = createRandom(batch);
+  const draw = (length: number): number[][] =>
+    Array.from({ length: batch }, () =>
+      Array.from({ length }, () => Math.floor(random.next() * model.config.vocab_size)),
+    );
+  const cache = new KeyValueCache(PROMPT + steps + 3);
+  await step(model, cache, draw(PROMPT));
+  for (let i = 0; i < 3; i++) await step(model, cache, draw(1));
+  const times: StepTime[] = [];
+  const shares: number[] = [];
+  const bytes = activeBytes(model.config);
+  let bandwidth = 1;
+  for (let i = 0; i < steps; i++) {
+    if (i % 8 === 0) bandwidth = measurePeak('read');
+    const time = await step(model, cache, draw(1));
+    times.push(time);
+    shares.push(bytes / time.total / bandwidth);
+  }
+  cache.dispose();
+  const seconds = median(times.map(({ total }) => total));
+  return {
+    dtype: model.dtype,
+    blocks: model.config.n_layer,
+    batch,
+    'ms per step': Number((1e3 * seconds).toFixed(2)),
+    'tokens/s': Number((batch / seconds).toFixed(1)),
+    'active MB': Number((bytes / 1e6).toFixed(0)),
+    'share of read bandwidth': batch === 1 ? Number(median(shares).toFixed(2)) : '',
+    'enqueue us': Math.round(1e6 * median(times.map(({ enqueue }) => enqueue))),
+  };
+}
+
+/** Fewer than 24 blocks where memory is short: the share of the bandwidth stays comparable. */
+function blocksThatFit(bytesPerBlock: number): number {
+  return [24, 12, 6, 3].find((blocks) => blocks * bytesPerBlock < 0.6 * freemem()) ?? 2;
+}
+
+/** Decoding at MoLM-350M-4B's shape with random weights, against the memory. */
+export async function run(): Promise<Section> {
+  const preset = presetConfig('MoLM-350M-4B');
+  const { n_embd: D, att_hidden: A, ffd_hidden: F } = preset;
+  const [attention, mlp] = [preset.attentionExperts[0] as number, preset.mlpExperts[0] as number];
+  const blocks = Number(process.env.BENCH_BLOCKS ?? blocksThatFit(BYTES * 2 * D * (attention * A + mlp * F)));
+  const config = new ModuleFormerConfig({ ...preset.toJSON(), n_layer: blocks });
+  const model = new ModuleFormerForCausalLM(config, { dtype: 'bf16' });
+  const rows: Section['rows'] = [];
+  for (const batch of [1, 2, 4, 8, 16]) rows.push(await measure(model, batch, 24));
+  model.dispose();
+  return { name: `decode: MoLM-350M-4B's shape, ${blocks} blocks, random weights`, rows };
+}

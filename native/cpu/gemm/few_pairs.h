@@ -1,0 +1,151 @@
+#pragma once
+// The same products with few rows as few_rows.h, for bf16 with vdpbf16ps: neighbouring rows of [in, out]
+// weights are interleaved in registers on their way from memory, [out, in] weights are pairs as they lie.
+#include "cpu/gemm/few_rows.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+namespace MF_CPU_NAMESPACE {
+#define MF_PAIRS [[gnu::target("avx512bf16")]]
+constexpr int64_t kPairRows = 16;            // up to which rows this path is faster than packing
+constexpr int64_t kPairColumns = 32;         // columns in one load of a row
+constexpr int64_t kPairStreamColumns = 512;  // columns per task of [in, out] weights
+constexpr int kPairSteps = 4;                // pairs of rows of [in, out] weights in one sweep
+
+inline uint32_t pairAt(const bf16* x) {
+  uint32_t word;
+  std::memcpy(&word, x, sizeof word);
+  return word;
+}
+
+// sums[r, :] += words[r, s] times the pair of rows (2 s, 2 s + 1) of w, in rising s. The sums of 32 columns
+// lie as unpacking leaves them: quads 0, 2, 4, 6, then 1, 3, 5, 7. The last pair has no second row when
+// `odd`.
+template <int R, int S>
+MF_PAIRS inline void addPairs(const uint32_t (*words)[kPairSteps], const bf16* w, int64_t stride, bool odd,
+                              int64_t columns, float* sums, int64_t sumsStride) {
+  __m512bh factor[R][S];
+  for (int r = 0; r < R; ++r)
+    for (int s = 0; s < S; ++s)
+      factor[r][s] = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(words[r][s])));
+  for (int64_t j = 0; j < columns; j += kPairColumns) {
+    const int64_t left = columns - j;
+    const __mmask32 mask = left >= kPairColumns ? ~__mmask32(0) : (__mmask32(1) << left) - 1;
+    __m512 low[R], high[R];
+    for (int r = 0; r < R; ++r) {
+      low[r] = _mm512_loadu_ps(sums + r * sumsStride + j);
+      high[r] = _mm512_loadu_ps(sums + r * sumsStride + j + 16);
+    }
+    for (int s = 0; s < S; ++s) {
+      const bf16* row = w + 2 * s * stride + j;
+      __builtin_prefetch(row + 4 * kPairSteps * stride);
+      __builtin_prefetch(row + (4 * kPairSteps + 1) * stride);
+      const __m512i even = _mm512_maskz_loadu_epi16(mask, row);
+      const __m512i second = odd ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(mask, row + stride);
+      const __m512bh a = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(even, second));
+      const __m512bh b = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(even, second));
+      for (int r = 0; r < R; ++r) {
+        low[r] = _mm512_dpbf16_ps(low[r], factor[r][s], a);
+        high[r] = _mm512_dpbf16_ps(high[r], factor[r][s], b);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      _mm512_storeu_ps(sums + r * sumsStride + j, low[r]);
+      _mm512_storeu_ps(sums + r * sumsStride + j + 16, high[r]);
+    }
+  }
+}
+
+template <int S>
+MF_PAIRS inline void addPairsTo(int64_t rows, const bf16* const* x, int64_t k, const bf16* w, int64_t stride,
+                                bool odd, int64_t columns, float* sums, int64_t sumsStride) {
+  uint32_t words[kPairRows][kPairSteps];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int s = 0; s < S; ++s) words[r][s] = odd ? x[r][k].bits : pairAt(x[r] + k + 2 * s);
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    addPairs<4, S>(words + r, w, stride, odd, columns, sums + r * sumsStride, sumsStride);
+  for (; r + 2 <= rows; r += 2)
+    addPairs<2, S>(words + r, w, stride, odd, columns, sums + r * sumsStride, sumsStride);
+  for (; r < rows; ++r) addPairs<1, S>(words + r, w, stride, odd, columns, sums + r * sumsStride, sumsStride);
+}
+
+// Puts the quads of 32 sums back in the order of their columns.
+MF_PAIRS inline void orderQuads(float* sums) {
+  const __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + 16);
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+  _mm512_storeu_ps(sums, _mm512_permutex2var_ps(low, first, high));
+  _mm512_storeu_ps(sums + 16, _mm512_permutex2var_ps(low, second, high));
+}
+
+// Columns [column, column + columns) of the span's rows, w [in, out].
+template <typename Out>
+MF_PAIRS inline void streamPairs(const Product<bf16, Out>& p, const Span& span, int64_t column,
+                                 int64_t columns) {
+  const int64_t rows = span.rows(), in = p.in(), width = p.width(), stride = roundUp(columns, kPairColumns);
+  float* sums = static_cast<float*>(threadScratch(rows * stride * sizeof(float)));
+  std::fill_n(sums, rows * stride, 0.0f);
+  const bf16* x[kPairRows];
+  for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
+  const bf16* w = p.weight(span.expert) + column;
+  int64_t k = 0;
+  for (; k + 2 * kPairSteps <= in; k += 2 * kPairSteps)
+    addPairsTo<kPairSteps>(rows, x, k, w + k * width, width, false, columns, sums, stride);
+  for (; k < in; k += 2) addPairsTo<1>(rows, x, k, w + k * width, width, k + 1 == in, columns, sums, stride);
+  for (int64_t i = 0; i < rows * stride; i += kPairColumns) orderQuads(sums + i);
+  finishRows(p, span.begin, rows, column, columns, sums, stride);
+}
+
+// sums[r * sumsStride + c] = x[r] . w[c] for R rows and C columns.
+template <int R, int C>
+MF_PAIRS inline void dotPairTile(int64_t in, const bf16* const* x, const bf16* w, float* sums,
+                                 int64_t sumsStride) {
+  __m512 sum[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) sum[r][c] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < in; k += kPairColumns) {
+    const int64_t left = in - k;
+    const __mmask32 mask = left >= kPairColumns ? ~__mmask32(0) : (__mmask32(1) << left) - 1;
+    __m512bh column[C];
+    for (int c = 0; c < C; ++c) {
+      __builtin_prefetch(w + (c + C) * in + k);
+      column[c] = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, w + c * in + k));
+    }
+    for (int r = 0; r < R; ++r) {
+      const __m512bh row = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, x[r] + k));
+      for (int c = 0; c < C; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], row, column[c]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<float>(reinterpret_cast<VecF>(sum[r][c]));
+}
+
+template <int C>
+MF_PAIRS inline void dotPairColumns(int64_t rows, int64_t in, const bf16* const* x, const bf16* w,
+                                    float* sums, int64_t stride) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) dotPairTile<4, C>(in, x + r, w, sums + r * stride, stride);
+  for (; r + 2 <= rows; r += 2) dotPairTile<2, C>(in, x + r, w, sums + r * stride, stride);
+  for (; r < rows; ++r) dotPairTile<1, C>(in, x + r, w, sums + r * stride, stride);
+}
+
+// Columns [column, column + columns) of the span's rows, w [out, in].
+template <typename Out>
+MF_PAIRS inline void dotPairs(const Product<bf16, Out>& p, const Span& span, int64_t column,
+                              int64_t columns) {
+  const int64_t rows = span.rows(), in = p.in();
+  float sums[kPairRows][kDotColumns];
+  const bf16* x[kPairRows];
+  for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
+  const bf16* w = p.weight(span.expert) + column * in;
+  int64_t c = 0;
+  for (; c + 4 <= columns; c += 4) dotPairColumns<4>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
+  for (; c < columns; ++c) dotPairColumns<1>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
+  finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
+}
+
+#undef MF_PAIRS
+}  // namespace MF_CPU_NAMESPACE
+#endif
