@@ -3,11 +3,18 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { efficiency } from './efficiency.js';
 import { emergence } from './emergence.js';
+import { extend } from './extend.js';
 import { specialise } from './specialise.js';
 import { full, openWorkbench, quick, type Workbench } from './workbench.js';
 
-const experiments: Record<string, (bench: Workbench) => Promise<object>> = { emergence, specialise };
+const experiments: Record<string, (bench: Workbench) => Promise<object>> = {
+  efficiency,
+  extend,
+  specialise,
+  emergence,
+};
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, out: { type: 'string', default: 'runs/abilities' } },

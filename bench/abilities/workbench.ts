@@ -7,9 +7,11 @@ import { Tokenizer } from '../../lib/data/tokenizer.js';
 import { trainTokenizer } from '../../lib/data/train-tokenizer.js';
 import { withExperts } from '../../lib/experts/rebuild.js';
 import type { CausalLM, CausalLMConfig } from '../../lib/model/causal-lm.js';
+import { DenseConfig } from '../../lib/model/dense-config.js';
+import { DenseForCausalLM } from '../../lib/model/dense.js';
 import { ModuleFormerConfig, type ModuleFormerConfigInit } from '../../lib/model/config.js';
 import { ModuleFormerForCausalLM } from '../../lib/model/moduleformer.js';
-import { AdamW } from '../../lib/optimizer/adamw.js';
+import { AdamW, type AdamWGroupOptions } from '../../lib/optimizer/adamw.js';
 import { cosineSchedule } from '../../lib/optimizer/schedule.js';
 import { evaluate } from '../../lib/training/evaluate.js';
 import { weightDecayGroups } from '../../lib/training/parameter-groups.js';
@@ -32,6 +34,12 @@ export interface Scale {
   /** Held-out tokens of each domain that are measured. */
   heldOut: number;
   model: ModuleFormerConfigInit;
+  /** Of dense models to compare with, rising; their MLPs are four times as wide. */
+  denseWidths: readonly number[];
+  /** Of the one that learns a new language, of about the ModuleFormer's quality. */
+  denseWidth: number;
+  /** In each block, for extension. */
+  newExperts: { attention: number; mlp: number };
   seeds: readonly number[];
 }
 
@@ -56,6 +64,9 @@ export const quick: Scale = {
     n_att_experts: 4,
     n_mlp_experts: 8,
   },
+  denseWidths: [64, 128, 192],
+  denseWidth: 128,
+  newExperts: { attention: 2, mlp: 4 },
   seeds: [0],
 };
 
@@ -80,6 +91,9 @@ export const full: Scale = {
     n_att_experts: 8,
     n_mlp_experts: 16,
   },
+  denseWidths: [128, 192, 256, 384],
+  denseWidth: 256,
+  newExperts: { attention: 4, mlp: 8 },
   seeds: [0, 1, 2],
 };
 
@@ -157,19 +171,38 @@ export function newModel(
   return new ModuleFormerForCausalLM(config, { seed });
 }
 
+/** A dense model with stick-breaking attention, of as many blocks. */
+export function newDense({ scale, tokenizer }: Workbench, seed: number, width: number): DenseForCausalLM {
+  const { n_layer, n_head } = scale.model;
+  const config = new DenseConfig({
+    vocab_size: tokenizer.vocabSize,
+    eos_token_id: tokenizer.eosId ?? null,
+    n_embd: width,
+    ffd_hidden: 4 * width,
+    attention_type: 'stickbreaking',
+    rotary_pct: 0,
+    use_parallel_residual: false,
+    ...(n_layer === undefined ? {} : { n_layer }),
+    ...(n_head === undefined ? {} : { n_head }),
+  });
+  return new DenseForCausalLM(config, { seed });
+}
+
 /** Trains in place; returns tokens per second. */
 export async function train(
   model: CausalLM<CausalLMConfig>,
   dataset: TextDataset,
   { scale }: Workbench,
-  options: { steps: number; seed: number; lr?: number } & Pick<TrainerOptions, 'lossWeights'>,
+  options: { steps: number; seed: number; lr?: number } & Pick<TrainerOptions, 'lossWeights'> & {
+      groups?: AdamWGroupOptions[];
+    },
 ): Promise<number> {
-  const { steps, seed, lr = scale.lr, lossWeights = {} } = options;
+  const { steps, seed, lr = scale.lr, lossWeights = {}, groups = weightDecayGroups(model, 0.1) } = options;
   const { batchSize, sequenceLength } = scale;
   const { tokens, elapsedSeconds } = await new Trainer({
     model,
     train: new DataLoader({ dataset, batchSize, sequenceLength, seed }),
-    optimizer: new AdamW(weightDecayGroups(model, 0.1), { betas: [0.9, 0.95] }),
+    optimizer: new AdamW(groups, { betas: [0.9, 0.95] }),
     schedule: cosineSchedule({ lr, warmupSteps: Math.ceil(steps / 20), totalSteps: steps, finalRatio: 0.1 }),
     steps,
     lossWeights,
@@ -187,6 +220,12 @@ export async function perplexities(
     found[domain] = (await evaluate(model, batches)).perplexity;
   }
   return found;
+}
+
+/** The geometric mean over domains: exp of the mean loss, each domain counting the same. */
+export function meanPerplexity(found: Readonly<Record<string, number>>, domains: readonly string[]): number {
+  const logs = domains.map((domain) => Math.log(found[domain] as number));
+  return Math.exp(logs.reduce((total, value) => total + value, 0) / logs.length);
 }
 
 /** A copy of a model, to be trained apart. */
