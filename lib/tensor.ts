@@ -141,6 +141,7 @@ export class Tensor {
     if (this.node) release(this.node);
   }
 
+  /** As `dispose`, at the end of a `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -175,6 +176,7 @@ function allocate(dtype: DType, length: number): TensorData {
   }
 }
 
+/** dtype, device, and whether gradients are wanted. */
 export interface TensorOptions {
   /** Default: that of a given TypedArray, else f32. */
   dtype?: DType;

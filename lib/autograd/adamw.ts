@@ -15,6 +15,7 @@ export interface AdamWEntry {
   step: Tensor;
 }
 
+/** The numbers of an AdamW step that all its parameters share. */
 export interface AdamWFactors {
   lr: number;
   betas: readonly [number, number];

@@ -3,8 +3,10 @@ import { native } from '../native/load.js';
 import { wrap, type Tensor } from '../tensor.js';
 import { isGradEnabled, record, type BackwardRule } from './engine.js';
 
+/** How weights come from scores: by breaking a stick from the latest key on, or by softmax. */
 export type AttentionKind = (typeof attentionKinds)[number];
 
+/** What attention may be told: masks, documents, a cache, and the switches of stick-breaking. */
 export interface AttentionOptions {
   /** Default 'stickBreaking'. */
   kind?: AttentionKind;

@@ -31,14 +31,21 @@ export const gelu = unary('gelu');
 export const geluNew = unary('geluNew');
 /** x * sigmoid(x). */
 export const silu = unary('silu');
+/** max(x, 0). */
 export const relu = unary('relu');
+/** 1 / (1 + exp(-x)). */
 export const sigmoid = unary('sigmoid');
+/** The hyperbolic tangent. */
 export const tanh = unary('tanh');
+/** The exponential. */
 export const exp = unary('exp');
 /** The natural logarithm. */
 export const log = unary('log');
+/** The square root; NaN below 0. */
 export const sqrt = unary('sqrt');
+/** x * x. */
 export const square = unary('square');
+/** -x. */
 export const neg = unary('neg');
 /** The absolute value; its gradient at 0 is 0. */
 export const abs = unary('abs');
@@ -154,6 +161,7 @@ export function fill(x: Tensor, value: number): void {
   x.version.count++;
 }
 
+/** A tensor of zeros of a shape. */
 export function zeros(shape: readonly number[], dtype: DType = 'f32', device: Device = 'cpu'): Tensor {
   const x = empty(shape, dtype, device);
   native.fill(x.id, 0);

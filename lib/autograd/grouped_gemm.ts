@@ -4,8 +4,10 @@ import { wrap, type Tensor } from '../tensor.js';
 import { isGradEnabled, record } from './engine.js';
 import type { RoutingPlan } from './routing_plan.js';
 
+/** Activations that a product can apply as it writes its result. */
 export type Activation = 'gelu' | 'geluNew' | 'silu' | 'relu';
 
+/** What may follow the product of `linear`. */
 export interface LinearOptions {
   /** Applied to the result. */
   activation?: Activation;
@@ -62,6 +64,7 @@ export function linear(
 /** How the rows of a matrix lie in memory: by expert, by slot n*K + k, or by token n (then each serves K rows). */
 export type RowMap = (typeof rowMaps)[number];
 
+/** Where the rows of a grouped product come from and go to, and what follows it. */
 export interface GroupedGemmOptions {
   inputRows: RowMap;
   outputRows: Exclude<RowMap, 'token'>;

@@ -4,6 +4,7 @@ import { native } from '../native/load.js';
 import { empty, wrap, type Device, type Tensor } from '../tensor.js';
 import { apply } from './engine.js';
 
+/** dtype, device and range of random numbers. */
 export interface RandomOptions {
   dtype?: DType;
   device?: Device;

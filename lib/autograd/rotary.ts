@@ -2,6 +2,7 @@ import { native } from '../native/load.js';
 import { wrap, type Tensor } from '../tensor.js';
 import { apply } from './engine.js';
 
+/** Positions, and how much of a head is rotated how fast. */
 export interface RotaryOptions {
   /** How many channels of each head turn, even; default all C. */
   rotaryDim?: number;

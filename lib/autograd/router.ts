@@ -5,6 +5,7 @@ import { wrap, type Tensor } from '../tensor.js';
 import { record } from './engine.js';
 import { RoutingPlan } from './routing_plan.js';
 
+/** How many experts a token takes, and how many of those are drawn. */
 export interface RouterTopKOptions {
   /** Experts per token, 1 to E. */
   k: number;

@@ -9,8 +9,10 @@ import type { RoutingPlan } from './routing_plan.js';
 
 /** The order of `losses`. */
 export const routerLossNames = ['mi', 'switch', 'z', 'concentration'] as const;
+/** Names of a router's losses, in the order of `losses`. */
 export type RouterLossName = (typeof routerLossNames)[number];
 
+/** A router's losses and what its experts did. */
 export interface RouterLoss {
   /**
    * [4] f32 or f64, in the order of `routerLossNames`; all 0 without tokens. With p_e the mean over tokens of p(e|x):

@@ -3,6 +3,7 @@ import { native } from '../native/load.js';
 import type { RandomKey } from '../native/binding.js';
 import { wrap, type Tensor } from '../tensor.js';
 
+/** How a token is drawn from logits. */
 export interface SampleTokenOptions {
   /** 0 takes the first maximum, without chance. Default 1. */
   temperature?: number;

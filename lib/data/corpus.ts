@@ -5,6 +5,7 @@ import { Decompress } from 'fzstd';
 import { DataError, ValueError } from '../errors.js';
 import { resolveFiles } from './files.js';
 
+/** Files, and how they fall into documents. */
 export interface CorpusOptions {
   /** Files, directories (searched for .txt, .md and .jsonl) or patterns with `*`, `?`, `**`; each also .gz or .zst. */
   files: string | readonly string[];
@@ -16,6 +17,7 @@ export interface CorpusOptions {
   maxDocumentLength?: number;
 }
 
+/** A text of its own: nothing attends across its ends. */
 export interface Document {
   readonly text: string;
   /** The file it comes from. */

@@ -9,8 +9,10 @@ import { resolveFiles } from './files.js';
 import { hashFile, isTokenFile, TokenReader, TokenWriter, type TokenFiles } from './shards.js';
 import type { Tokenizer } from './tokenizer.js';
 
+/** A part of a data set. */
 export type Split = 'train' | 'validation';
 
+/** What is tokenised, and where the shards go. */
 export interface BuildOptions extends CorpusOptions {
   /** Must have an end-of-text token, which is put after each document. */
   tokenizer: Tokenizer;

@@ -4,6 +4,7 @@ import type { Split, TextDataset } from './dataset.js';
 import { createRandom, permutation } from './random.js';
 import type { TokenReader } from './shards.js';
 
+/** Which rows are read, in which order. */
 export interface DataLoaderOptions {
   dataset: TextDataset;
   /** Default 'train'. */
@@ -29,9 +30,9 @@ export interface Batch {
   readonly sequenceLength: number;
   /** [B*T] */
   readonly inputIds: Int32Array;
-  /** [B*T]: `inputIds`, but -100 (ignored) at a document's first token and at padding. */
+  /** `[B*T]`: `inputIds`, but -100 (ignored) at a document's first token and at padding. */
   readonly labels: Int32Array;
-  /** [B*T]: where in its row the document of a position begins; attention must not look before that. */
+  /** `[B*T]`: where in its row the document of a position begins; attention must not look before that. */
   readonly documentStarts: Int32Array;
 }
 
@@ -49,6 +50,7 @@ export interface LoaderState {
   readonly dataset: string;
 }
 
+/** The label of a position that has no loss. */
 export const IGNORED_LABEL = -100;
 
 /**
@@ -139,6 +141,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.#position = epoch * this.rowsPerEpoch + position;
   }
 
+  /** Batches from where the loader stands: endless for training, the whole split once for validation. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
     const endless = this.split === 'train';
     if (!endless) this.#position = 0;

@@ -4,9 +4,11 @@ import type { TokenReader } from './shards.js';
 
 /** A model that predicts a token from the one before it. Every P(. | previous) sums to 1 over the vocabulary. */
 export interface NextTokenModel {
+  /** p(token | previous), in (0, 1]. */
   probability(token: number, previous: number): number;
 }
 
+/** What an n-gram model scores. */
 export interface NgramEvaluation {
   /** Mean negative log-likelihood per predicted token, in nats. */
   readonly crossEntropy: number;
@@ -41,6 +43,7 @@ export class UnigramModel implements NextTokenModel {
     return new UnigramModel(counts);
   }
 
+  /** p(token | previous), in (0, 1]. */
   probability(token: number): number {
     return ((this.#counts[token] as number) + 1) / this.#total;
   }
@@ -95,6 +98,7 @@ export class KneserNeyBigramModel implements NextTokenModel {
     return new KneserNeyBigramModel(pairs, vocabSize);
   }
 
+  /** p(token | previous), in (0, 1]. */
   probability(token: number, previous: number): number {
     const lower = this.#continuation(token);
     const context = this.#contextCounts[previous] as number;

@@ -3,6 +3,7 @@ import type { Document } from './corpus.js';
 import { IGNORED_LABEL, type Batch } from './loader.js';
 import type { Tokenizer } from './tokenizer.js';
 
+/** Where streamed batches come from, and their shape. */
 export interface StreamedBatchesOptions {
   tokenizer: Tokenizer;
   /** B: rows of a batch; the last one may have fewer. */

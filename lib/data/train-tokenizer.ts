@@ -11,6 +11,7 @@ import { readDocuments } from './corpus.js';
 import { INSTALL_HINT, nativeTokenizersPath } from './native-tokenizers.js';
 import { Tokenizer } from './tokenizer.js';
 
+/** What a tokenizer is trained on, and its size. */
 export interface TrainTokenizerOptions {
   /** Text or JSONL files, as for `readDocuments`; either these or `texts`. */
   files?: string | readonly string[];

@@ -7,6 +7,7 @@ import type { Tensor } from '../tensor.js';
 import { batchInputs } from '../training/batch.js';
 import { evaluate } from '../training/evaluate.js';
 
+/** How much a change of a model changed what it says. */
 export interface OutputChange {
   perplexity: { before: number; after: number };
   /** ||logits after - logits before|| / ||logits before||, over all positions. */

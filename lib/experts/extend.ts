@@ -16,6 +16,7 @@ import {
 } from './rebuild.js';
 import { EXPERT_KINDS, type ExpertKind, type UsageReport } from './usage.js';
 
+/** How many experts are added, and how they start. */
 export interface ExtendOptions {
   /** New attention experts in each block. Default 0. */
   attention?: number;

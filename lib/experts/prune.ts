@@ -24,6 +24,7 @@ export type PruneAmount =
   /** All but this many of each router. */
   | { count: number };
 
+/** Which experts are removed, by which measure. */
 export interface PruneOptions {
   criterion: PruneCriterion;
   /** Without it all attention experts stay. */
@@ -41,6 +42,7 @@ export type ExpertScores = Record<ExpertKind, number[]>[];
 /** Per block the experts, ascending. */
 export type ExpertLists = Record<ExpertKind, number[]>[];
 
+/** The smaller model, and what was removed. */
 export interface PruneResult {
   /** The smaller model; the one given stays as it is. */
   model: ModuleFormerForCausalLM;

@@ -12,6 +12,7 @@ import {
 } from './rebuild.js';
 import { EXPERT_KINDS, type ExpertKind } from './usage.js';
 
+/** How many experts a dense block becomes. */
 export interface UpcycleOptions {
   /** E and K of attention. */
   attention: { experts: number; k: number };

@@ -12,6 +12,7 @@ import { RouterSums, TokenCounter, type RouterNumbers } from './usage-sums.js';
 
 /** The two kinds of experts that a block has. */
 export const EXPERT_KINDS = ['attention', 'mlp'] as const;
+/** The two kinds of experts in a block. */
 export type ExpertKind = (typeof EXPERT_KINDS)[number];
 
 /** What a router did with the tokens of a domain, each list by expert [E]. */
@@ -30,8 +31,10 @@ export interface RouterUsage {
   conditionalEntropy: number;
 }
 
+/** What the routers of a block did. */
 export type BlockUsage = Record<ExpertKind, RouterUsage>;
 
+/** What the routers did with the texts of a domain. */
 export interface DomainUsage {
   name: string;
   /** Tokens that were counted: all but padding. */
@@ -47,6 +50,7 @@ export interface TokenUsage {
   blocks: Record<ExpertKind, number[]>[];
 }
 
+/** Which experts fire for which domains and tokens. */
 export interface UsageReport {
   domains: DomainUsage[];
   /** I(expert; domain) in nats, from choices, by block; each domain counts the same. */
@@ -55,6 +59,7 @@ export interface UsageReport {
   tokens: TokenUsage[];
 }
 
+/** What is counted. */
 export interface UsageOptions {
   /** Whether to compute `outputMass`. Default false. */
   outputMass?: boolean;

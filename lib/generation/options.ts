@@ -1,10 +1,11 @@
 import { ValueError } from '../errors.js';
 import type { TokenMatrix } from '../model/inputs.js';
 
+/** What is generated, how tokens are drawn and when it ends. */
 export interface GenerationOptions {
   /** The prompts [B, T]. Prompts of several lengths are padded on the left: `padLeft` does it. */
   inputIds: TokenMatrix;
-  /** [B, T]: 0 marks the padding at the beginning of a row, 1 the prompt. Default: no padding. */
+  /** `[B, T]`: 0 marks the padding at the beginning of a row, 1 the prompt. Default: no padding. */
   attentionMask?: TokenMatrix;
   /** The most tokens that each row gets. */
   maxNewTokens: number;

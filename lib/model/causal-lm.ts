@@ -23,12 +23,13 @@ import type { KeyValueCache } from './key-value-cache.js';
 import { PretrainedModel, type BuildOptions } from './pretrained-model.js';
 import type { Transformer, TransformerOutput } from './transformer.js';
 
+/** Ids and masks, and what the output shall hold. */
 export interface ForwardInputs {
   /** [B, T] */
   inputIds: TokenMatrix;
   /** [B, T] (with a cache: [B, cached + T]); 0 marks padding, which no token attends to. Default: no padding. */
   attentionMask?: TokenMatrix;
-  /** [B, T]: where in its row the document of a position begins; attention does not look before that. */
+  /** `[B, T]`: where in its row the document of a position begins; attention does not look before that. */
   documentStarts?: TokenMatrix;
   /** Whether `routing` of the routers leaves padding out of losses and statistics. Default false, as the reference. */
   ignorePadding?: boolean;
@@ -45,8 +46,9 @@ export interface ForwardInputs {
   outputExpertNorms?: boolean;
 }
 
+/** Ids, and labels where a loss is wanted. */
 export interface CausalLMInputs extends ForwardInputs {
-  /** [B, T]: the same ids; the model shifts. -100 is ignored. */
+  /** `[B, T]`: the same ids; the model shifts. -100 is ignored. */
   labels?: TokenMatrix;
   /** Whether to compute `logits`. Without them, training never holds [N, V]. Default true. */
   outputLogits?: boolean;
@@ -56,6 +58,7 @@ export interface CausalLMInputs extends ForwardInputs {
   cache?: KeyValueCache;
 }
 
+/** Hidden states, attention weights and routing, where asked for. */
 export interface ModelOutput {
   /** The L + 1 hidden states [B, T, D]: the embedding, each block's output but the last, and the final norm's. */
   hiddenStates: Tensor[] | null;
@@ -67,6 +70,7 @@ export interface ModelOutput {
   routers: { attention: RouterOutput; mlp: RouterOutput }[] | null;
 }
 
+/** Losses and logits, and what was asked for besides. */
 export interface CausalLMOutput extends ModelOutput {
   /** Cross-entropy plus weighted router losses; null without labels. */
   loss: Tensor | null;
@@ -101,6 +105,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
     this.transformer.gradientCheckpointing = value;
   }
 
+  /** Ids to final hidden states. */
   protected encode(inputs: ForwardInputs, cache: KeyValueCache | null): TransformerOutput & { ids: Tensor } {
     const { ids, batchSize, length } = idsToTensor(
       'inputIds',
@@ -138,6 +143,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
     shape: { batchSize: number; before: number; length: number },
   ) => Tensor | null = () => null;
 
+  /** What every head puts into its output. */
   protected describe({ blocks, hiddenStates }: TransformerOutput): ModelOutput {
     const routers = blocks.flatMap((block) => (block.routers ? [block.routers] : []));
     const sparse = routers.length > 0;

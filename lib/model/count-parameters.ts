@@ -1,6 +1,7 @@
 import { ModuleFormerConfig } from './config.js';
 import type { DenseConfig } from './dense-config.js';
 
+/** Parameters in all, and those that take part in one token. */
 export interface ParameterCount {
   /** All parameters. */
   readonly total: number;

@@ -8,11 +8,11 @@ export interface RouterOutput {
   plan: RoutingPlan;
   /** [N, E] f32 (f64 in f64 models). */
   probabilities: Tensor;
-  /** [4]: mutual information, switch, z, concentration; unweighted. */
+  /** `[4]`: mutual information, switch, z, concentration; unweighted. */
   losses: Tensor;
-  /** [3, E]: per expert the sum of its probabilities, the number of rows routed to it, and the sum of their gates. */
+  /** `[3, E]`: per expert the sum of its probabilities, the number of rows routed to it, and the sum of their gates. */
   statistics: Tensor;
-  /** [N, K]: the norm of each chosen expert's output before its gate; null unless asked for. */
+  /** `[N, K]`: the norm of each chosen expert's output before its gate; null unless asked for. */
   outputNorms: Tensor | null;
 }
 

@@ -61,6 +61,7 @@ export class KeyValueCache {
     this.#length += length;
   }
 
+  /** Frees the tensors of every block. */
   dispose(): void {
     for (const entry of this.#entries) {
       entry?.k.dispose();

@@ -72,7 +72,9 @@ const densePresets = {
   'Pythia-1.4B': { n_embd: 2048, n_layer: 24, n_head: 16 },
 } as const satisfies Record<string, DenseConfigInit>;
 
+/** Names of the ModuleFormer presets. */
 export type ModuleFormerPreset = keyof typeof moduleFormerPresets;
+/** Names of the dense presets. */
 export type DensePreset = keyof typeof densePresets;
 
 /** The names that `presetConfig` knows. */

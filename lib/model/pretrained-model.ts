@@ -8,6 +8,7 @@ import { ParameterFactory } from '../nn/parameter-factory.js';
 import { toJsonFields } from './config-fields.js';
 import { dominantDType, loadParameters, tensorToWrite } from './weights.js';
 
+/** How a new model starts. */
 export interface ModelOptions {
   /** Of parameters and activations. Default 'f32'. */
   dtype?: FloatDType;
@@ -17,11 +18,13 @@ export interface ModelOptions {
   seed?: number;
 }
 
+/** How a checkpoint is loaded. */
 export interface LoadOptions extends ModelOptions {
   /** Default: that of the checkpoint. */
   dtype?: FloatDType;
 }
 
+/** How a checkpoint is written. */
 export interface SaveOptions {
   /** The most bytes in one file of weights. Default 5 GB. */
   maxShardBytes?: number;

@@ -13,10 +13,12 @@ import type { Transformer } from './transformer.js';
 /** Class indices [B], or per row a number per label: targets of a regression or 0 and 1 for several labels. */
 export type ClassificationLabels = readonly number[] | readonly (readonly number[])[];
 
+/** Ids, and labels where a loss is wanted. */
 export interface ClassificationInputs extends ForwardInputs {
   labels?: ClassificationLabels;
 }
 
+/** Loss and logits of a classifier. */
 export interface ClassificationOutput extends ModelOutput {
   /** The head's loss alone; null without labels. */
   loss: Tensor | null;

@@ -5,10 +5,13 @@
 export type Handle = number;
 
 export const dtypes = ['f64', 'f32', 'bf16', 'i64', 'i32', 'i8', 'u8'] as const;
+/** A tensor's element type. */
 export type DType = (typeof dtypes)[number];
+/** Element types that gradients can have. */
 export type FloatDType = 'f64' | 'f32' | 'bf16';
 
 export const devices = ['cpu', 'cuda'] as const;
+/** Where a tensor is. */
 export type Device = (typeof devices)[number];
 
 /** Key of a counter-based random stream: [seed, stream], integers in [0, 2^53). */
@@ -40,6 +43,7 @@ export const peakKinds = ['f64', 'f32', 'bf16', 'read', 'readWrite'] as const;
 export const rowMaps = ['sorted', 'slot', 'token'] as const;
 export const attentionKinds = ['stickBreaking', 'softmax'] as const;
 
+/** The kernels in a binary, and which of them run. */
 export interface InstructionSets {
   /** Instruction sets in this binary, from the narrowest on. */
   built: string[];
@@ -50,6 +54,7 @@ export interface InstructionSets {
   bf16Dot: boolean;
 }
 
+/** Native memory of an environment. */
 export interface MemoryStats {
   /** Bytes of native memory that tensors hold. */
   live: number;

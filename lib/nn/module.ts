@@ -30,11 +30,13 @@ export abstract class Module {
     return module;
   }
 
+  /** Parameters with the names that they have in a checkpoint, in its order. */
   *namedParameters(prefix = ''): IterableIterator<[string, Tensor]> {
     for (const [name, parameter] of this.#parameters) yield [prefix + name, parameter];
     for (const [name, module] of this.#children) yield* module.namedParameters(`${prefix}${name}.`);
   }
 
+  /** Parameters in the order of `namedParameters`. */
   *parameters(): IterableIterator<Tensor> {
     for (const [, parameter] of this.namedParameters()) yield parameter;
   }
@@ -96,6 +98,7 @@ export abstract class Module {
     for (const parameter of this.parameters()) parameter.dispose();
   }
 
+  /** As `dispose`, at the end of a `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

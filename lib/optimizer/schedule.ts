@@ -16,6 +16,7 @@ export interface Schedule {
   readonly description: ScheduleDescription;
 }
 
+/** A constant rate after a warm-up. */
 export interface ConstantScheduleOptions {
   /** The peak learning rate, > 0. */
   lr: number;
@@ -23,6 +24,7 @@ export interface ConstantScheduleOptions {
   warmupSteps?: number;
 }
 
+/** A rate that warms up and then falls. */
 export interface DecayScheduleOptions extends ConstantScheduleOptions {
   /** Steps of the whole run, warm-up included; from here on the rate stays at its minimum. */
   totalSteps: number;

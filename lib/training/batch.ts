@@ -21,7 +21,7 @@ export function countPredicted({ labels, sequenceLength }: Batch): number {
 }
 
 /**
- * [B*T]: 1 for text, 0 for the padding that fills up a last row, which is a document of its own in which nothing is
+ * `[B*T]`: 1 for text, 0 for the padding that fills up a last row, which is a document of its own in which nothing is
  * predicted. (A row that ends with the first token of a document looks like one with a single token of padding: that
  * counts as text.)
  */

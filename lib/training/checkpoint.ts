@@ -29,6 +29,7 @@ import {
 } from './checkpoint-files.js';
 import { versions } from './versions.js';
 
+/** All that training needs to go on. */
 export interface TrainingCheckpoint {
   model: CausalLM<CausalLMConfig>;
   optimizer: AdamW;

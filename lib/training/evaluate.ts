@@ -6,6 +6,7 @@ import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import { batchInputs, countPredicted } from './batch.js';
 
+/** What a model scores on a data set. */
 export interface Evaluation {
   /** Mean cross-entropy over all predicted tokens, in nats. */
   loss: number;

@@ -184,6 +184,7 @@ async function prepareFile(file: string, resumedStep: number | undefined): Promi
   await cutBack(file, resumedStep);
 }
 
+/** How metrics are written. */
 export interface MetricsWriterOptions {
   /**
    * The step of the checkpoint that the run continues from; later records in the file are dropped, and a torn last

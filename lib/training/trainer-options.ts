@@ -9,6 +9,7 @@ import { requireLossWeights, type LossWeightSchedules } from './loss-weights.js'
 import type { MetricsRecord } from './metrics.js';
 import type { ProgressOptions } from './progress.js';
 
+/** What is trained, with which data, how long, and what is written where. */
 export interface TrainerOptions {
   model: CausalLM<CausalLMConfig>;
   /** Batches of the split 'train'. */
@@ -52,6 +53,7 @@ export interface TrainerOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How training ended. */
 export interface TrainingResult {
   /** Optimizer steps done in the whole run. */
   step: number;

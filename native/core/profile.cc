@@ -8,7 +8,7 @@
 namespace mf {
 
 std::unique_ptr<Profile> Profile::fromEnvironment() {
-  const char* value = std::getenv("MODULEFORMER_PROFILE");
+  const char* value = std::getenv("MODULEFORMER_PROFILE");  // NOLINT(concurrency-mt-unsafe)
   return value && *value && std::string(value) != "0" ? std::make_unique<Profile>() : nullptr;
 }
 
