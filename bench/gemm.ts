@@ -1,8 +1,8 @@
-import { RoutingPlan } from '../lib/autograd/routing_plan.js';
 import { createRandom } from '../lib/data/random.js';
 import { rowMaps, unaryKinds, type FloatDType, type Handle } from '../lib/native/binding.js';
 import { native } from '../lib/native/load.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
+import { planOf } from './support/routing.js';
 import { timeAgainstPeak, type Section } from './support/measure.js';
 
 type RowMap = (typeof rowMaps)[number];
@@ -22,24 +22,6 @@ function uniform(shape: readonly number[], dtype: FloatDType, width: number): Te
   return tensor(values, { shape, dtype });
 }
 
-/** K different experts for each token; expert e is drawn in proportion to 1 / (e + 1), as a trained router may do. */
-function skewedPlan({ N, E, K }: Sizes): RoutingPlan {
-  const random = createRandom(1);
-  const total = Array.from({ length: E }, (_, e) => 1 / (e + 1)).reduce((a, b) => a + b);
-  const draw = (): number => {
-    let left = random.next() * total;
-    for (let e = 0; e < E; e++) if ((left -= 1 / (e + 1)) < 0) return e;
-    return E - 1;
-  };
-  const rows = Array.from({ length: N }, () => {
-    const chosen = new Set<number>();
-    while (chosen.size < K) chosen.add(draw());
-    return [...chosen];
-  });
-  const experts = tensor(Int32Array.from(rows.flat()), { shape: [N, K], dtype: 'i32' });
-  return new RoutingPlan(experts, experts, E);
-}
-
 const free = (handles: readonly (Handle | null)[]): void => {
   for (const handle of handles) if (handle !== null) native.dispose(handle);
 };
@@ -47,7 +29,7 @@ const free = (handles: readonly (Handle | null)[]): void => {
 /** The six products of a layer of MLP experts, forward and backward, each against the peak. */
 async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows'][0]> {
   const { N, D, F, E, K } = sizes;
-  const plan = skewedPlan(sizes);
+  const plan = planOf({ N, E, K, exponent: 1 });
   const x = uniform([N, D], dtype, 1);
   const w1 = uniform([E, D, F], dtype, 1 / Math.sqrt(D));
   const w2 = uniform([E, F, D], dtype, 1 / Math.sqrt(F));

@@ -1,0 +1,164 @@
+import { createRandom } from '../lib/data/random.js';
+import type { CausalLM, CausalLMConfig, ForwardInputs } from '../lib/model/causal-lm.js';
+import { ModuleFormerConfig } from '../lib/model/config.js';
+import { countParameters } from '../lib/model/count-parameters.js';
+import { DenseForCausalLM } from '../lib/model/dense.js';
+import { DenseConfig } from '../lib/model/dense-config.js';
+import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
+import { presetConfig } from '../lib/model/presets.js';
+import { noGrad } from '../lib/autograd/engine.js';
+import { RoutingPlan } from '../lib/autograd/routing_plan.js';
+import { native } from '../lib/native/load.js';
+import { scope } from '../lib/scope.js';
+import { tensor, type Tensor } from '../lib/tensor.js';
+import { drawExperts } from './support/routing.js';
+import { median, type Section } from './support/measure.js';
+
+/** Blocks of every model: all 24 where memory permits (MoLM-350M-4B in bf16 has 8.4 GB). */
+const BLOCKS = 24;
+const PROMPT = 512;
+const BATCH = 8;
+const DECODED = 24;
+const REPEATS = 3;
+
+type Model = CausalLM<CausalLMConfig>;
+
+interface Figures {
+  latency: number;
+  prefill: number;
+  decode: number;
+  memory: number;
+}
+
+/** Ratio that is wanted of MoLM's figure to the dense model's; for latency and memory, dense to MoLM. */
+const TARGETS: Record<'Pythia-410M' | 'Pythia-1.4B', Omit<Figures, 'memory'>> = {
+  'Pythia-410M': { latency: 0.65, prefill: 0.8, decode: 1 },
+  'Pythia-1.4B': { latency: 1.85, prefill: 2, decode: 3 },
+};
+
+function prompts(B: number, V: number): number[][] {
+  const random = createRandom(3);
+  return Array.from({ length: B }, () => Array.from({ length: PROMPT }, () => Math.floor(random.next() * V)));
+}
+
+/** Experts for N tokens, to be imposed on a pass: (e + 1)^-exponent, another draw for each router. */
+type Routing = (N: number) => NonNullable<ForwardInputs['routing']>;
+
+function routingOf(config: ModuleFormerConfig, exponent: number): Routing {
+  const { k_att, k_mlp, n_layer, attentionExperts, mlpExperts } = config;
+  const drawn = new Map<string, Int32Array>();
+  const plan = (N: number, E: number, K: number, seed: number): RoutingPlan => {
+    const key = `${N} ${seed}`;
+    const experts = drawn.get(key) ?? drawExperts({ N, E, K, exponent, seed });
+    drawn.set(key, experts);
+    const given = tensor(experts, { shape: [N, K], dtype: 'i32' });
+    return new RoutingPlan(given, given, E);
+  };
+  return (N) =>
+    Array.from({ length: n_layer }, (_, layer) => ({
+      attention: plan(N, attentionExperts[layer] as number, k_att, 2 * layer),
+      mlp: plan(N, mlpExperts[layer] as number, k_mlp, 2 * layer + 1),
+    }));
+}
+
+/** Median seconds until the logits of the last position are there. */
+async function secondsOfPrefill(model: Model, B: number, routing: Routing | null): Promise<number> {
+  const inputIds = prompts(B, model.config.vocab_size);
+  const seconds: number[] = [];
+  for (let i = 0; i <= REPEATS; i++) {
+    const start = performance.now();
+    const logits = scope(() =>
+      noGrad(() => {
+        const imposed = routing ? { routing: routing(B * PROMPT) } : {};
+        return model.forward({ inputIds, lastLogitsOnly: true, ...imposed }).logits as Tensor;
+      }),
+    );
+    await logits.data();
+    logits.dispose();
+    if (i > 0) seconds.push((performance.now() - start) / 1000);
+  }
+  return median(seconds);
+}
+
+/** Median seconds a token, after a prompt of 32. */
+async function secondsOfToken(model: Model): Promise<number> {
+  const inputIds = prompts(1, model.config.vocab_size).map((row) => row.slice(0, 32));
+  const seconds: number[] = [];
+  let last = performance.now();
+  const options = { inputIds, maxNewTokens: DECODED, temperature: 0, stopTokens: [] };
+  for await (const token of model.stream(options)) {
+    const now = performance.now();
+    if (token >= 0) seconds.push((now - last) / 1000);
+    last = now;
+  }
+  return median(seconds.slice(1));
+}
+
+async function measure(model: Model, routing: Routing | null): Promise<Figures> {
+  native.resetPeakMemory();
+  const latency = await secondsOfPrefill(model, 1, routing);
+  const batch = await secondsOfPrefill(model, BATCH, routing);
+  const memory = native.memoryStats().peak;
+  return { latency, prefill: (BATCH * PROMPT) / batch, memory, decode: 1 / (await secondsOfToken(model)) };
+}
+
+function rowOf(name: string, config: ModuleFormerConfig | DenseConfig, figures: Figures): Section['rows'][0] {
+  const { total, active } = countParameters(config);
+  return {
+    model: name,
+    blocks: config.n_layer,
+    'parameters, millions': Math.round(total / 1e6),
+    'active, millions': Math.round(active / 1e6),
+    'latency of 512 tokens, ms': Math.round(1e3 * figures.latency),
+    [`prefill of ${BATCH} x 512, tokens/s`]: Math.round(figures.prefill),
+    'decode, tokens/s': Number(figures.decode.toFixed(1)),
+    'peak memory MB': Math.round(figures.memory / 1e6),
+  };
+}
+
+function ratioRow(sparse: string, dense: keyof typeof TARGETS, a: Figures, b: Figures): Section['rows'][0] {
+  const wanted = TARGETS[dense];
+  const cell = (ratio: number, target: number): string =>
+    `${ratio.toFixed(2)} (${ratio >= target ? 'met' : 'missed'}: ${target})`;
+  return {
+    model: `${sparse} to ${dense}`,
+    'ratio of latency': cell(b.latency / a.latency, wanted.latency),
+    'ratio of prefill': cell(a.prefill / b.prefill, wanted.prefill),
+    'ratio of decode': cell(a.decode / b.decode, wanted.decode),
+    'ratio of memory': Number((b.memory / a.memory).toFixed(2)),
+  };
+}
+
+/**
+ * MoLM-350M-4B against dense models of Pythia's shapes on the same kernels, bf16, random weights: the table of
+ * arXiv 2306.04640. Routing of MoLM: its own (random weights: nearly equal loads), equal and skewed loads imposed.
+ */
+export async function run(): Promise<Section> {
+  const rows: Section['rows'] = [];
+  const dense = new Map<keyof typeof TARGETS, Figures>();
+  const free = (model: Model): void => {
+    model.dispose();
+    native.trimMemory();
+  };
+  for (const name of Object.keys(TARGETS) as (keyof typeof TARGETS)[]) {
+    const config = new DenseConfig({ ...presetConfig(name).toJSON(), n_layer: BLOCKS });
+    const model = new DenseForCausalLM(config, { dtype: 'bf16', seed: 1 });
+    const figures = await measure(model, null);
+    dense.set(name, figures);
+    rows.push(rowOf(name, config, figures));
+    free(model);
+  }
+  const config = new ModuleFormerConfig({ ...presetConfig('MoLM-350M-4B').toJSON(), n_layer: BLOCKS });
+  const model = new ModuleFormerForCausalLM(config, { dtype: 'bf16', seed: 1 });
+  for (const [load, exponent] of [
+    ['equal loads', 0],
+    ['skewed loads', 1],
+  ] as const) {
+    const name = `MoLM-350M-4B, ${load}`;
+    const figures = await measure(model, routingOf(config, exponent));
+    rows.push(rowOf(name, config, figures));
+    for (const [other, theirs] of dense) rows.push(ratioRow(name, other, figures, theirs));
+  }
+  free(model);
+  return { name: 'dense: MoLM-350M-4B against dense models, bf16', rows };
+}
