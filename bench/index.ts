@@ -43,7 +43,9 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 if (positionals[0] === 'compare') process.exit(await compare(positionals.slice(1), Number(values.noise)));
-const sections = positionals.length > 0 ? positionals : known;
+/** Those that need what this package does not install run when they are named. */
+const optional = ['openblas'];
+const sections = positionals.length > 0 ? positionals : known.filter((name) => !optional.includes(name));
 const unknown = sections.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
   console.error(`bench: unknown section '${unknown.join("', '")}', expected any of ${known.join(', ')}`);
