@@ -6,21 +6,26 @@ import { ModuleFormerConfig } from '../lib/model/config.js';
 import { KeyValueCache } from '../lib/model/key-value-cache.js';
 import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
 import { presetConfig } from '../lib/model/presets.js';
+import { quantize } from '../lib/model/quantize.js';
 import { scope } from '../lib/scope.js';
 import type { Tensor } from '../lib/tensor.js';
 import { measurePeak, median, type Section } from './support/measure.js';
 
 const PROMPT = 16;
 const BYTES = 2;
+const GROUP = 64;
+/** Of a weight in bf16, and in 8 bits with its share of the group's scale. */
+const bytesOf = { bf16: BYTES, i8: 1 + 4 / GROUP } as const;
+type Weights = keyof typeof bytesOf;
 
 /** Bytes of the weights that one token reads. */
-function activeBytes(config: ModuleFormerConfig): number {
+function activeBytes(config: ModuleFormerConfig, weights: Weights): number {
   const { n_embd: D, att_hidden: A, ffd_hidden: F, gating_size: G, k_att, k_mlp, vocab_size: V } = config;
   const layers = config.attentionExperts.map((attention, layer) => {
     const mlp = config.mlpExperts[layer] as number;
-    return 2 * D * (k_att * A + k_mlp * F) + G * (2 * D + attention + mlp);
+    return bytesOf[weights] * 2 * D * (k_att * A + k_mlp * F) + BYTES * G * (2 * D + attention + mlp);
   });
-  return BYTES * (layers.reduce((a, b) => a + b, 0) + V * D);
+  return layers.reduce((a, b) => a + b, 0) + bytesOf[weights] * V * D;
 }
 
 interface StepTime {
@@ -55,6 +60,7 @@ async function step(
 /** Random tokens, so that a batch's rows choose experts independently. */
 async function measure(
   model: ModuleFormerForCausalLM,
+  weights: Weights,
   batch: number,
   steps: number,
 ): Promise<Section['rows'][0]> {
@@ -68,7 +74,7 @@ async function measure(
   for (let i = 0; i < 3; i++) await step(model, cache, draw(1));
   const times: StepTime[] = [];
   const shares: number[] = [];
-  const bytes = activeBytes(model.config);
+  const bytes = activeBytes(model.config, weights);
   let bandwidth = 1;
   for (let i = 0; i < steps; i++) {
     if (i % 8 === 0) bandwidth = measurePeak('read');
@@ -79,7 +85,7 @@ async function measure(
   cache.dispose();
   const seconds = median(times.map(({ total }) => total));
   return {
-    dtype: model.dtype,
+    weights,
     blocks: model.config.n_layer,
     batch,
     'ms per step': Number((1e3 * seconds).toFixed(2)),
@@ -104,7 +110,10 @@ export async function run(): Promise<Section> {
   const config = new ModuleFormerConfig({ ...preset.toJSON(), n_layer: blocks });
   const model = new ModuleFormerForCausalLM(config, { dtype: 'bf16' });
   const rows: Section['rows'] = [];
-  for (const batch of [1, 2, 4, 8, 16]) rows.push(await measure(model, batch, 24));
+  for (const weights of ['bf16', 'i8'] as const) {
+    if (weights === 'i8') quantize(model, { groupSize: GROUP });
+    for (const batch of [1, 2, 4, 8, 16]) rows.push(await measure(model, weights, batch, 24));
+  }
   model.dispose();
   return { name: `decode: MoLM-350M-4B's shape, ${blocks} blocks, random weights`, rows };
 }

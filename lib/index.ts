@@ -37,6 +37,7 @@ export { KeyValueCache } from './model/key-value-cache.js';
 export { ModuleFormerForCausalLM } from './model/moduleformer.js';
 export { PRESETS, presetConfig, type DensePreset, type ModuleFormerPreset } from './model/presets.js';
 export type { LoadOptions, ModelOptions, SaveOptions } from './model/pretrained-model.js';
+export { quantize, type ModelQuantizeOptions } from './model/quantize.js';
 export {
   ModuleFormerForSequenceClassification,
   type ClassificationInputs,

@@ -12,6 +12,7 @@ export * from './kv_cache.js';
 export * from './l2_normalize.js';
 export * from './linear_cross_entropy.js';
 export * from './norm.js';
+export * from './quantize.js';
 export * from './random.js';
 export * from './reduce.js';
 export * from './rotary.js';

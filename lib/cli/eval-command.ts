@@ -10,6 +10,7 @@ export interface EvalFlags {
   batchSize: number;
   dtype?: 'f32' | 'bf16' | 'f64';
   device: 'cpu' | 'cuda';
+  quantize?: 'i8';
   threads?: number;
   json?: boolean;
 }
@@ -33,6 +34,7 @@ export function addEvalCommand(program: Command): void {
       ]),
     )
     .addOption(new Option('--device <name>', 'where to compute').choices(['cpu', 'cuda']).default('cpu'))
+    .addOption(new Option('--quantize <type>', 'load the weights in 8 bits').choices(['i8']))
     .option('--threads <n>', 'CPU threads (default: all cores)', integer(1))
     .option('--json', 'print a JSON object')
     .addHelpText(

@@ -8,11 +8,15 @@ import type { EvalFlags } from './eval-command.js';
 import { loadCausalLM, resolveCheckpoint } from './models.js';
 
 export async function evaluateCheckpoint(path: string, flags: EvalFlags): Promise<void> {
-  const { data: files, textField, delimiter, sequenceLength, batchSize, dtype, device } = flags;
+  const { data: files, textField, delimiter, sequenceLength, batchSize, dtype, device, quantize } = flags;
   if (flags.threads !== undefined) native.setNumThreads(flags.threads);
   const checkpoint = await resolveCheckpoint(path);
   const tokenizer = await Tokenizer.fromFile(flags.tokenizer ?? checkpoint);
-  const model = await loadCausalLM(checkpoint, { device, ...(dtype === undefined ? {} : { dtype }) });
+  const model = await loadCausalLM(checkpoint, {
+    device,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(quantize === undefined ? {} : { quantize }),
+  });
   tokenizer.assertFits(model.config.vocab_size);
   const documents = readDocuments({
     files,

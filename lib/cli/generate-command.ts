@@ -13,6 +13,7 @@ export interface GenerateFlags {
   tokenizer?: string;
   dtype?: 'f32' | 'bf16' | 'f64';
   device: 'cpu' | 'cuda';
+  quantize?: 'i8';
   threads?: number;
   json?: boolean;
 }
@@ -39,6 +40,7 @@ export function addGenerateCommand(program: Command): void {
       ]),
     )
     .addOption(new Option('--device <name>', 'where to compute').choices(['cpu', 'cuda']).default('cpu'))
+    .addOption(new Option('--quantize <type>', 'load the weights in 8 bits').choices(['i8']))
     .option('--threads <n>', 'CPU threads (default: all cores)', integer(1))
     .option('--json', 'print a JSON object at the end instead of the text as it comes')
     .addHelpText(

@@ -14,7 +14,11 @@ export async function generateText(path: string, flags: GenerateFlags): Promise<
   const checkpoint = await resolveCheckpoint(path);
   const tokenizer = await Tokenizer.fromFile(flags.tokenizer ?? checkpoint);
   const prompt = flags.prompt ?? (await readStandardInput());
-  const model = await loadCausalLM(checkpoint, { device, ...(dtype === undefined ? {} : { dtype }) });
+  const model = await loadCausalLM(checkpoint, {
+    device,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(flags.quantize === undefined ? {} : { quantize: flags.quantize }),
+  });
   tokenizer.assertFits(model.config.vocab_size);
   const decoder = tokenizer.createDecodeStream({ skipSpecialTokens: true });
   const write = (piece: string): void => void (flags.json || process.stdout.write(piece));

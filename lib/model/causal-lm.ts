@@ -3,7 +3,6 @@ import {
   affine,
   crossEntropy,
   embedding,
-  linear,
   linearCrossEntropy,
   reshape,
   shiftLabels,
@@ -13,6 +12,7 @@ import { generate, stream, streamBatch } from '../generation/generate.js';
 import type { GenerationOptions } from '../generation/options.js';
 import type { RandomKey } from '../native/binding.js';
 import type { Linear } from '../nn/layers.js';
+import { isQuantized, multiply } from '../nn/quantized.js';
 import { sumRouterLosses, type LossWeights, type RouterLosses } from '../losses/router-losses.js';
 import { scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
@@ -76,7 +76,7 @@ export interface CausalLMOutput extends ModelOutput {
   loss: Tensor | null;
   /** Mean over the predicted tokens. */
   crossEntropy: Tensor | null;
-  /** Unweighted balancing loss, summed over routers; null in dense models. */
+  /** Unweighted balancing loss, summed over routers; null in dense models and with `lastLogitsOnly`. */
   auxLoss: Tensor | null;
   concentrationLoss: Tensor | null;
   zLoss: Tensor | null;
@@ -188,7 +188,8 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
       const labels = inputs.labels && matrixToTensor('labels', inputs.labels, [B, T], this.device);
       const { logits, crossEntropy: ce } = this.#predict(encoded.x, [B, T], labels, inputs);
       const described = this.describe(encoded);
-      const losses = described.routers && this.#routerLosses(described.routers);
+      const losses =
+        described.routers && !inputs.lastLogitsOnly ? this.#routerLosses(described.routers) : null;
       return {
         ...described,
         loss: ce && (losses ? this.#total(ce, losses) : ce),
@@ -235,19 +236,19 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
         Int32Array.from({ length: B }, (_, b) => b * T + T - 1),
         { device: this.device },
       );
-      const logits = linear(embedding(x, rows), this.head.weight, null, { outputDType });
+      const logits = multiply(embedding(x, rows), this.head.weight, null, { outputDType });
       return { logits: reshape(logits, [B, 1, V]), crossEntropy: null };
     }
     const shifted = labels && reshape(shiftLabels(labels), [B * T]);
-    if (!outputLogits) {
+    if (!outputLogits && !(shifted && isQuantized(this.head.weight))) {
       return {
         logits: null,
         crossEntropy: shifted ? linearCrossEntropy(x, this.head.weight, shifted) : null,
       };
     }
-    const logits = linear(x, this.head.weight, null, { outputDType });
+    const logits = multiply(x, this.head.weight, null, { outputDType });
     return {
-      logits: reshape(logits, [B, T, V]),
+      logits: outputLogits ? reshape(logits, [B, T, V]) : null,
       crossEntropy: shifted ? crossEntropy(logits, shifted) : null,
     };
   }

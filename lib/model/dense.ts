@@ -9,6 +9,7 @@ import { CausalLM, type ForwardInputs } from './causal-lm.js';
 import { DenseConfig } from './dense-config.js';
 import { places, type ForwardContext } from './forward-context.js';
 import { loadingDType, type BuildOptions, type LoadOptions, type ModelOptions } from './pretrained-model.js';
+import { quantize } from './quantize.js';
 import { Transformer } from './transformer.js';
 
 /** Multi-head attention: softmax with rotary embedding, or stick-breaking. */
@@ -148,6 +149,7 @@ export class DenseForCausalLM extends CausalLM<DenseConfig> {
     const dtype = await loadingDType(dir, options.dtype);
     const model = new DenseForCausalLM(config, { ...options, dtype, uninitialised: true });
     await model.loadWeights(dir);
+    if (options.quantize) quantize(model);
     return model;
   }
 

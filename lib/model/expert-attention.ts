@@ -1,7 +1,8 @@
-import { attention, attentionWeights, combine, groupedGemm, reshape, rowNorms } from '../autograd/index.js';
+import { attention, attentionWeights, combine, reshape, rowNorms } from '../autograd/index.js';
 import { Linear } from '../nn/layers.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
+import { multiplyRows } from '../nn/quantized.js';
 import type { Tensor } from '../tensor.js';
 import type { ModuleFormerConfig } from './config.js';
 import { places, type ForwardContext, type RouterOutput } from './forward-context.js';
@@ -68,13 +69,10 @@ export class ExpertAttention extends Module {
       dropoutKey: context.randomKey(this.#layer, places.attentionRouterDropout),
     });
     const { plan } = router;
-    const q = reshape(groupedGemm(x, this.#experts.input, plan, { inputRows: 'token', outputRows: 'slot' }), [
-      B,
-      T,
-      K,
-      H,
-      C,
-    ]);
+    const q = reshape(
+      multiplyRows(x, this.#experts.input, plan, { inputRows: 'token', outputRows: 'slot' }),
+      [B, T, K, H, C],
+    );
     const k = reshape(this.#keys ? this.#keys.forward(x) : x, [B, T, H, C]);
     const v = this.#values ? reshape(this.#values.forward(x), [B, T, H, C]) : k;
     const all = context.cache ? context.cache.append(this.#layer, k, v) : { k, v };
@@ -87,7 +85,7 @@ export class ExpertAttention extends Module {
       remainder: attend_remainder,
     } as const;
     const heads = attention(q, all.k, all.v, options);
-    const rows = groupedGemm(reshape(heads, [B * T * K, H * C]), this.#experts.output, plan, {
+    const rows = multiplyRows(reshape(heads, [B * T * K, H * C]), this.#experts.output, plan, {
       inputRows: 'slot',
       outputRows: 'slot',
     });

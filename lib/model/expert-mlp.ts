@@ -1,6 +1,7 @@
-import { combine, expertMlp, reshape, rowNorms } from '../autograd/index.js';
+import { combine, reshape, rowNorms } from '../autograd/index.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
+import { multiplyMlp } from '../nn/quantized.js';
 import type { Tensor } from '../tensor.js';
 import type { ModuleFormerConfig } from './config.js';
 import { activationKind } from './activation.js';
@@ -36,7 +37,7 @@ export class ExpertMlp extends Module {
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });
     const activation = activationKind(this.#config.activation_function);
-    const rows = expertMlp(x, this.#input, this.#output, router.plan, activation);
+    const rows = multiplyMlp(x, this.#input, this.#output, router.plan, activation);
     const { gates, topK } = router.plan;
     const outputNorms = context.outputExpertNorms ? reshape(rowNorms(rows), gates.shape) : null;
     return { y: combine(rows, gates, topK), router: { ...router, outputNorms } };

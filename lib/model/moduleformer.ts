@@ -3,6 +3,7 @@ import { LAYER_NORM_EPS, ModuleFormerBlock } from './block.js';
 import { CausalLM } from './causal-lm.js';
 import { ModuleFormerConfig } from './config.js';
 import { loadingDType, type BuildOptions, type LoadOptions, type ModelOptions } from './pretrained-model.js';
+import { quantize } from './quantize.js';
 import { Transformer } from './transformer.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
 
@@ -34,6 +35,7 @@ export class ModuleFormerForCausalLM extends CausalLM<ModuleFormerConfig> {
     const dtype = await loadingDType(dir, options.dtype);
     const model = new ModuleFormerForCausalLM(config, { ...options, dtype, uninitialised: true });
     await model.loadWeights(dir);
+    if (options.quantize) quantize(model);
     return model;
   }
 }

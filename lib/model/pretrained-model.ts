@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ValueError } from '../errors.js';
 import type { FileToWrite } from '../io/atomic.js';
 import { checkpointFiles, ShardedCheckpoint, writeCheckpoint } from '../io/sharded-checkpoint.js';
 import type { Device, FloatDType } from '../native/binding.js';
@@ -22,6 +23,8 @@ export interface ModelOptions {
 export interface LoadOptions extends ModelOptions {
   /** Default: that of the checkpoint. */
   dtype?: FloatDType;
+  /** 'i8': quantizes the weights once they are loaded, see `quantize`. */
+  quantize?: 'i8';
 }
 
 /** How a checkpoint is written. */
@@ -84,6 +87,8 @@ export abstract class PretrainedModel<C extends { toJSON(): Record<string, unkno
       architectures: [this.architecture],
       torch_dtype: torchDType,
     });
+    const gone = [...this.namedParameters()].find(([, parameter]) => parameter.isDisposed);
+    if (gone) throw new ValueError(`savePretrained: ${gone[0]} is disposed or quantized; save before that`);
     const tensors = [...this.namedParameters()].map(([name, parameter]) => tensorToWrite(name, parameter));
     return [
       ...checkpointFiles(dir, tensors, options),

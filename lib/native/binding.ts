@@ -129,6 +129,21 @@ export interface NativeBinding {
     dyRows: number,
   ): Handle;
 
+  // 8-bit weights
+  quantize(w: Handle, groupSize: number, transposeW: boolean): [values: Handle, scales: Handle];
+  quantizedGemm(
+    x: Handle,
+    values: Handle,
+    scales: Handle,
+    order: Handle | null,
+    offsets: Handle | null,
+    topK: number,
+    xRows: number,
+    outRows: number,
+    activation: number | null,
+    outputDType: number,
+  ): Handle;
+
   // tokens
   shiftLabels(labels: Handle): Handle;
   lastTokenRows(ids: Handle, pad: number): Handle;

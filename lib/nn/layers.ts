@@ -1,7 +1,8 @@
-import { embedding, layerNorm, linear, type LinearOptions } from '../autograd/index.js';
+import { embedding, layerNorm, type LinearOptions } from '../autograd/index.js';
 import type { Tensor } from '../tensor.js';
 import { Module } from './module.js';
 import type { ParameterFactory } from './parameter-factory.js';
+import { multiply } from './quantized.js';
 
 /** y = x W^T + b with W [out, in], initialised from N(0, std^2), b from 0. */
 export class Linear extends Module {
@@ -21,7 +22,7 @@ export class Linear extends Module {
 
   /** x [..., in] -> [..., out], with an activation applied to it when one is named. */
   forward(x: Tensor, activation?: LinearOptions['activation']): Tensor {
-    return linear(x, this.weight, this.bias, activation ? { activation } : {});
+    return multiply(x, this.weight, this.bias, activation ? { activation } : {});
   }
 }
 

@@ -1,5 +1,6 @@
 import { ShapeError, ValueError } from '../errors.js';
 import type { RowRange, Tensor } from '../tensor.js';
+import { disposeParameter } from './quantized.js';
 
 /**
  * Parameters by name: a full name, a pattern in which `*` stands for anything without a dot and `**` for anything, or a
@@ -95,7 +96,7 @@ export abstract class Module {
   /** Frees all parameters and their gradients; the module cannot be used any more. */
   dispose(): void {
     this.zeroGrad();
-    for (const parameter of this.parameters()) parameter.dispose();
+    for (const parameter of this.parameters()) disposeParameter(parameter);
   }
 
   /** As `dispose`, at the end of a `using`. */

@@ -4,8 +4,10 @@
 // in the comments: B sequences, T positions, N = B*T tokens, D width, E experts, K experts per token, R = N*K
 // routed rows, H heads, C head width, F expert hidden width, V vocabulary. "acc" is f32 (f64 in f64 models).
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "core/view.h"
 
 namespace mf {
@@ -203,6 +205,24 @@ struct GroupedGemmWeightGradArgs {
   int64_t topK;
   bool transposeOut;
 };
+struct QuantizeArgs {
+  // w [.., in, out] ([.., out, in] with transposeW) -> values [.., out, in] i8 and scales [.., out, in /
+  // groupSize] f32: w = value * scale, value = round(w / scale), scale = the group's largest magnitude / 127
+  // (NaN in a group with a number that is not finite).
+  View w, values, scales;
+  int64_t groupSize;
+  bool transposeW;
+};
+struct QuantizedGemmArgs {
+  // As GroupedGemmArgs with w = values * scales: x [.., in] f32 or bf16, values [E, out, in] i8 ([out, in]:
+  // dense, no order, no offsets), scales [E, out, in / groupSize] f32 -> out in x's dtype, or f32 of bf16.
+  // widened [out, in] in x's dtype: workspace for the weight of one expert.
+  View x, values, scales, out, order, offsets, widened;
+  RowMap xRows, outRows;
+  int64_t topK;
+  Epilogue epilogue;  // None or Activation
+  UnaryKind activation;
+};
 struct CombineArgs {  // y [R, D] in slot rows, gates [N, K] acc or absent (1) -> out [N, D] = sum_k gate * y
   View y, gates, out;
   int64_t topK;
@@ -331,6 +351,8 @@ class Backend {
   virtual void routerLossBackward(const RouterLossBackwardArgs&) = 0;
   virtual void groupedGemm(const GroupedGemmArgs&) = 0;
   virtual void groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) = 0;
+  virtual void quantize(const QuantizeArgs&) { unsupported("quantize"); }
+  virtual void quantizedGemm(const QuantizedGemmArgs&) { unsupported("quantizedGemm"); }
   virtual void combine(const CombineArgs&) = 0;
   virtual void combineBackward(const CombineBackwardArgs&) = 0;
   virtual void attention(const AttentionArgs&) = 0;
@@ -343,6 +365,11 @@ class Backend {
   virtual void clip(const ClipArgs&) = 0;
   virtual void adamW(const AdamWArgs&) = 0;
   virtual void sample(const SampleArgs&) = 0;
+
+ private:
+  [[noreturn]] void unsupported(const char* op) const {
+    throw Error(ErrorKind::Kernel, std::string(op) + ": the device " + name() + " has no kernel for it");
+  }
 };
 
 }  // namespace mf

@@ -24,6 +24,10 @@ void registerOps(napi_env env, napi_value exports) {
         "wantPreActivation", "preActivation")
   MF_OP(groupedGemmWeightGrad, "x", "dy", "order", "offsets", "topK", "xRows", "dyRows")
 
+  MF_OP(quantize, "w", "groupSize", "transposeW")
+  MF_OP(quantizedGemm, "x", "values", "scales", "order", "offsets", "topK", "xRows", "outRows", "activation",
+        "outputDType")
+
   MF_OP(shiftLabels, "labels")
   MF_OP(lastTokenRows, "ids", "pad")
 

@@ -163,6 +163,13 @@ std::tuple<Tensor, std::optional<Tensor>> groupedGemm(Context& cx, const Tensor&
 Tensor groupedGemmWeightGrad(Context& cx, const Tensor& x, const Tensor& dy, const Tensor& order,
                              const Tensor& offsets, int64_t topK, RowMap xRows, RowMap dyRows);
 
+// --- quantize.cc: w [.., in, out] ([.., out, in] with transposeW) -> values [.., out, in] i8, scales [..,
+// out, in / groupSize] f32; x times them, dense without order and offsets
+std::tuple<Tensor, Tensor> quantize(Context& cx, const Tensor& w, int64_t groupSize, bool transposeW);
+Tensor quantizedGemm(Context& cx, const Tensor& x, const Tensor& values, const Tensor& scales,
+                     const std::optional<Tensor>& order, const std::optional<Tensor>& offsets, int64_t topK,
+                     RowMap xRows, RowMap outRows, std::optional<UnaryKind> activation, DType outputDType);
+
 // --- tokens.cc: ids and labels [B, T]
 Tensor shiftLabels(Context& cx, const Tensor& labels);              // -> [B, T] i32
 Tensor lastTokenRows(Context& cx, const Tensor& ids, int64_t pad);  // -> [B] i32; pad < 0: none
