@@ -118,7 +118,8 @@ void Environment::sweep() {
 void Environment::noteAllocations() {
   const MemoryStats& stats = context.stream(Device::Cpu).allocator().stats();
   const auto live = static_cast<int64_t>(stats.live);
-  if (live - reported_ > kReportEvery || reported_ - live > kReportEvery) {
+  // What rises and falls within every training step must not look like growth, for which V8 collects garbage.
+  if (live - reported_ > kReportEvery || reported_ / 2 - live > kReportEvery) {
     int64_t adjusted;
     napi_adjust_external_memory(env_, live - reported_, &adjusted);
     reported_ = live;
