@@ -17,7 +17,7 @@ function scaling(rows: Rows): Chart[] {
       xLabel: axis,
       yLabel: 'ms a pass',
       series: [{ name: axis, points }],
-      logarithmic: true,
+      logarithmic: axis === 'N' || axis === 'D' ? 'both' : 'x',
     };
   });
 }

@@ -9,8 +9,8 @@ export interface Chart {
   xLabel: string;
   yLabel: string;
   series: readonly Series[];
-  /** Axes by powers of two. Default false. */
-  logarithmic?: boolean;
+  /** Which axes go by powers of two. With 'x', y begins at 0. Default: none. */
+  logarithmic?: 'x' | 'both';
 }
 
 const WIDTH = 360;
@@ -45,19 +45,12 @@ const escape = (text: string): string =>
 
 const format = (value: number): string => String(Number(value.toPrecision(4)));
 
-function draw({ title, xLabel, yLabel, series, logarithmic = false }: Chart): string {
+function draw({ title, xLabel, yLabel, series, logarithmic }: Chart): string {
   const points = series.flatMap((each) => each.points);
   const [left, right, top, bottom] = [MARGIN.left, WIDTH - MARGIN.right, MARGIN.top, HEIGHT - MARGIN.bottom];
-  const x = axis(
-    points.map(([value]) => value),
-    [left, right],
-    logarithmic,
-  );
-  const y = axis(
-    points.map(([, value]) => value),
-    [bottom, top],
-    logarithmic,
-  );
+  const [xs, ys] = [points.map(([value]) => value), points.map(([, value]) => value)];
+  const x = axis(xs, [left, right], logarithmic !== undefined);
+  const y = axis(logarithmic === 'x' ? [0, ...ys] : ys, [bottom, top], logarithmic === 'both');
   const parts = [
     `<text x="${WIDTH / 2}" y="16" text-anchor="middle" font-weight="bold">${escape(title)}</text>`,
     `<text x="${(left + right) / 2}" y="${HEIGHT - 8}" text-anchor="middle">${escape(xLabel)}</text>`,
