@@ -43,7 +43,7 @@ function niceStep(rough: number): number {
 const escape = (text: string): string =>
   text.replace(/[&<>]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[c] ?? c);
 
-const format = (value: number): string => String(Number(value.toPrecision(4)));
+const format = (value: number): string => String(Number(value.toPrecision(5)));
 
 function draw({ title, xLabel, yLabel, series, logarithmic }: Chart): string {
   const points = series.flatMap((each) => each.points);
