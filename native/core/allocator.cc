@@ -51,15 +51,26 @@ void systemFree(void* data, size_t bytes) {
   static_cast<void>(bytes);
 }
 
+class SystemMemory final : public MemorySource {
+ public:
+  void* allocate(size_t bytes) override { return systemAllocate(bytes); }
+  void release(void* data, size_t bytes) override { systemFree(data, bytes); }
+};
+
 std::string megabytes(size_t bytes) {
   return std::to_string((bytes + 999'999) / 1'000'000) + " MB";
 }
 
 }  // namespace
 
+MemorySource& systemMemory() {
+  static SystemMemory memory;
+  return memory;
+}
+
 Allocator::~Allocator() {
   for (Storage* storage : all_) {
-    systemFree(storage->data, storage->capacity);
+    source_.release(storage->data, storage->capacity);
     delete storage;
   }
 }
@@ -118,7 +129,7 @@ Storage* Allocator::takeCached(size_t bytes) {
 Storage* Allocator::takeNew(size_t bytes) {
   const size_t held = stats_.live + stats_.cached;
   if (bytes > limit_ || held > limit_ - bytes) return nullptr;
-  void* data = systemAllocate(bytes);
+  void* data = source_.allocate(bytes);
   if (!data) return nullptr;
   auto* storage = new Storage;
   storage->data = data;
@@ -130,7 +141,7 @@ Storage* Allocator::takeNew(size_t bytes) {
 
 void Allocator::freeBlock(Storage* storage) {
   all_.erase(storage);
-  systemFree(storage->data, storage->capacity);
+  source_.release(storage->data, storage->capacity);
   delete storage;
 }
 

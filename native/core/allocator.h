@@ -15,6 +15,15 @@ namespace mf {
 
 class Allocator;
 
+// Where a device's memory comes from, for the allocator alone.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  virtual void* allocate(size_t bytes) = 0;  // at least 64-byte aligned; null when there is none
+  virtual void release(void* data, size_t bytes) = 0;
+};
+MemorySource& systemMemory();
+
 // A block of device memory and what the stream knows of it. Counted by the JavaScript thread alone.
 struct Storage {
   void* data = nullptr;
@@ -43,7 +52,8 @@ class Allocator {
   // tensors.
   using Reclaim = std::function<void()>;
 
-  explicit Allocator(Reclaim drain, Reclaim sweep) : drain_(std::move(drain)), sweep_(std::move(sweep)) {}
+  Allocator(MemorySource& source, Reclaim drain, Reclaim sweep)
+      : source_(source), drain_(std::move(drain)), sweep_(std::move(sweep)) {}
   ~Allocator();
   Allocator(const Allocator&) = delete;
   Allocator& operator=(const Allocator&) = delete;
@@ -63,6 +73,7 @@ class Allocator {
   void freeCached();
   [[noreturn]] void fail(size_t bytes) const;
 
+  MemorySource& source_;
   Reclaim drain_, sweep_;
   std::multimap<size_t, Storage*> free_;
   std::unordered_set<Storage*> all_;

@@ -4,9 +4,11 @@
 // in the comments: B sequences, T positions, N = B*T tokens, D width, E experts, K experts per token, R = N*K
 // routed rows, H heads, C head width, F expert hidden width, V vocabulary. "acc" is f32 (f64 in f64 models).
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
+#include "core/allocator.h"
 #include "core/error.h"
 #include "core/view.h"
 
@@ -316,6 +318,18 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
+
+  // The device's memory, and copies between it and the host's: in the order of the ops, done when they
+  // return.
+  virtual MemorySource& memory() { return systemMemory(); }
+  virtual void write(void* device, const void* host, size_t bytes) {
+    if (bytes > 0) std::memcpy(device, host, bytes);
+  }
+  virtual void read(void* host, const void* device, size_t bytes) {
+    if (bytes > 0) std::memcpy(host, device, bytes);
+  }
+  // Waits for all ops so far; throws what they found wrong with their data and could not throw at once.
+  virtual void synchronize() {}
 
   virtual void copy(const CopyArgs&) = 0;
   virtual void fill(const FillArgs&) = 0;

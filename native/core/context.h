@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -9,15 +10,16 @@ namespace mf {
 
 enum class Device : int { Cpu = 0, Cuda = 1 };
 
-// The streams of one environment, one per device.
+// The streams of one environment, one per device; that of CUDA is made when it is first asked for.
 struct Context {
   std::unique_ptr<Stream> streams[2];
+  std::function<std::unique_ptr<Stream>()> makeCuda;  // throws Error(Value) with the reason why it cannot
   bool poisonOutputs = false;  // tests: fill every fresh output with NaN before the op runs
 
   Stream& stream(Device device) {
-    Stream* stream = streams[static_cast<int>(device)].get();
-    if (!stream)
-      throw Error(ErrorKind::Value, "device 'cuda' is not available in this build or on this machine");
+    std::unique_ptr<Stream>& stream = streams[static_cast<int>(device)];
+    if (!stream && device == Device::Cuda && makeCuda) stream = makeCuda();
+    if (!stream) throw Error(ErrorKind::Value, "there is no such device");
     return *stream;
   }
 };

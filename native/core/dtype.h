@@ -3,6 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
+// Functions that kernels call too.
+#ifdef __CUDACC__
+#define MF_HOST_DEVICE __host__ __device__
+#else
+#define MF_HOST_DEVICE
+#endif
+
 namespace mf {
 
 // Values are the numbers that JavaScript passes; lib/native/binding.ts lists them in the same order.
@@ -13,9 +20,9 @@ struct bf16 {
   uint16_t bits = 0;
 
   bf16() = default;
-  explicit bf16(float value) : bits(round(value)) {}
-  explicit bf16(double value) : bf16(static_cast<float>(value)) {}
-  operator float() const {
+  MF_HOST_DEVICE explicit bf16(float value) : bits(round(value)) {}
+  MF_HOST_DEVICE explicit bf16(double value) : bf16(static_cast<float>(value)) {}
+  MF_HOST_DEVICE operator float() const {
     const uint32_t word = static_cast<uint32_t>(bits) << 16;
     float value;
     std::memcpy(&value, &word, sizeof value);
@@ -23,7 +30,7 @@ struct bf16 {
   }
 
  private:
-  static uint16_t round(float value) {
+  MF_HOST_DEVICE static uint16_t round(float value) {
     uint32_t word;
     std::memcpy(&word, &value, sizeof word);
     const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;

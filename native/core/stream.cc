@@ -14,7 +14,8 @@ struct Wait final : Command {
   using Complete = std::function<void(const std::shared_ptr<const Error>&)>;
   std::function<void()> copy;
   Complete complete;
-  void run(Backend&) override {
+  void run(Backend& backend) override {
+    backend.synchronize();
     if (copy) copy();
   }
   void done(const std::shared_ptr<const Error>& error) override { complete(error); }
@@ -28,7 +29,8 @@ Stream::Stream(std::unique_ptr<Backend> backend, std::function<void()> notify, s
       notify_(std::move(notify)),
       blocked_(std::move(blocked)),
       ring_(kCapacity),
-      allocator_([this] { drain(); }, std::move(sweep)),
+      allocator_(
+          backend_->memory(), [this] { drain(); }, std::move(sweep)),
       thread_(&Stream::loop, this) {}
 
 Stream::~Stream() {

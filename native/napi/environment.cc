@@ -2,6 +2,9 @@
 
 #include "core/pool.h"
 #include "cpu/select.h"
+#ifdef MF_CUDA
+#include "cuda/select.h"
+#endif
 
 namespace mf::napi {
 namespace {
@@ -11,6 +14,23 @@ constexpr int64_t kReportEvery = int64_t{4} << 20;
 
 napi_value noop(napi_env, napi_callback_info) {
   return nullptr;
+}
+
+// Bytes handed out on all devices.
+size_t allocatedSoFar(const Context& context) {
+  size_t total = 0;
+  for (const auto& stream : context.streams)
+    if (stream) total += stream->allocator().stats().total;
+  return total;
+}
+
+std::unique_ptr<Backend> createCudaBackend() {
+#ifdef MF_CUDA
+  return cuda::createBackend();
+#else
+  throw Error(ErrorKind::Value,
+              "device 'cuda' is not available: this addon was built without CUDA (MF_CUDA=OFF)");
+#endif
 }
 
 }  // namespace
@@ -38,8 +58,12 @@ Environment::Environment(Napi::Env env) : env_(env) {
   napi_unref_threadsafe_function(env, signal_);
   napi_create_function(env, "noop", NAPI_AUTO_LENGTH, noop, nullptr, &function);
   napi_create_reference(env, function, 1, &noop_);
-  context.streams[static_cast<int>(Device::Cpu)] = std::make_unique<Stream>(
-      cpu::createBackend(), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
+  const auto makeStream = [this](std::unique_ptr<Backend> backend) {
+    return std::make_unique<Stream>(
+        std::move(backend), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
+  };
+  context.streams[static_cast<int>(Device::Cpu)] = makeStream(cpu::createBackend());
+  context.makeCuda = [makeStream] { return makeStream(createCudaBackend()); };
 }
 
 Environment::~Environment() = default;
@@ -112,19 +136,18 @@ bool Environment::callNoop() {
 
 void Environment::sweep() {
   handles.sweep(env_);
-  sweptAt_ = context.stream(Device::Cpu).allocator().stats().total;
+  sweptAt_ = allocatedSoFar(context);
 }
 
 void Environment::noteAllocations() {
-  const MemoryStats& stats = context.stream(Device::Cpu).allocator().stats();
-  const auto live = static_cast<int64_t>(stats.live);
+  const auto live = static_cast<int64_t>(context.stream(Device::Cpu).allocator().stats().live);
   // What rises and falls within every training step must not look like growth, for which V8 collects garbage.
   if (live - reported_ > kReportEvery || reported_ / 2 - live > kReportEvery) {
     int64_t adjusted;
     napi_adjust_external_memory(env_, live - reported_, &adjusted);
     reported_ = live;
   }
-  if (stats.total - sweptAt_ > kSweepEvery) sweep();
+  if (allocatedSoFar(context) - sweptAt_ > kSweepEvery) sweep();
 }
 
 void Environment::setErrorClasses(Napi::Array classes) {

@@ -8,15 +8,34 @@
 namespace mf::napi {
 namespace {
 
-// synchronize(): a promise of everything enqueued so far having run.
+// Calls f for the stream of every device that is in use.
+template <typename F>
+void forStreams(Environment& environment, F&& f) {
+  for (const auto& stream : environment.context.streams)
+    if (stream) f(*stream);
+}
+
+// synchronize(): a promise of everything enqueued so far having run, on every device in use.
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
-  return {info.Env(), environment.wait(environment.context.stream(Device::Cpu), {}, nullptr, {})};
+  Napi::Array promises = Napi::Array::New(info.Env());
+  forStreams(environment, [&](Stream& stream) {
+    promises.Set(promises.Length(), Napi::Value(info.Env(), environment.wait(stream, {}, nullptr, {})));
+  });
+  Napi::Object promise = info.Env().Global().Get("Promise").As<Napi::Object>();
+  return promise.Get("all").As<Napi::Function>().Call(promise, {promises});
 }
 
 Napi::Value memoryStats(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
-  const MemoryStats& stats = environment.context.stream(Device::Cpu).allocator().stats();
+  MemoryStats stats;
+  forStreams(environment, [&](Stream& stream) {
+    const MemoryStats& device = stream.allocator().stats();
+    stats.live += device.live;
+    stats.peak += device.peak;
+    stats.cached += device.cached;
+    stats.blocks += device.blocks;
+  });
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("live", static_cast<double>(stats.live));
   result.Set("peak", static_cast<double>(stats.peak));
@@ -28,17 +47,18 @@ Napi::Value memoryStats(const Napi::CallbackInfo& info) {
 
 void setMemoryLimit(const Napi::CallbackInfo& info) {
   const double bytes = info[0].As<Napi::Number>().DoubleValue();
-  Environment::of(info.Env()).context.stream(Device::Cpu).allocator().setLimit(static_cast<size_t>(bytes));
+  forStreams(Environment::of(info.Env()),
+             [=](Stream& stream) { stream.allocator().setLimit(static_cast<size_t>(bytes)); });
 }
 
 void resetPeakMemory(const Napi::CallbackInfo& info) {
-  Environment::of(info.Env()).context.stream(Device::Cpu).allocator().resetPeak();
+  forStreams(Environment::of(info.Env()), [](Stream& stream) { stream.allocator().resetPeak(); });
 }
 
 void trimMemory(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
   environment.sweep();
-  environment.context.stream(Device::Cpu).allocator().trim();
+  forStreams(environment, [](Stream& stream) { stream.allocator().trim(); });
 }
 
 Napi::Value numThreads(const Napi::CallbackInfo& info) {
@@ -76,7 +96,8 @@ void setErrorClasses(const Napi::CallbackInfo& info) {
 
 // For tests: the next kernel of this op fails; fresh outputs hold NaN until their op has run.
 void failNext(const Napi::CallbackInfo& info) {
-  Environment::of(info.Env()).context.stream(Device::Cpu).failNext(info[0].As<Napi::String>().Utf8Value());
+  const std::string op = info[0].As<Napi::String>().Utf8Value();
+  forStreams(Environment::of(info.Env()), [&](Stream& stream) { stream.failNext(op); });
 }
 
 void poisonOutputs(const Napi::CallbackInfo& info) {

@@ -1,7 +1,4 @@
 // Handles and their memory: dispose, shape, reading and writing.
-#include <algorithm>
-#include <cstring>
-
 #include "napi/convert.h"
 #include "napi/registry.h"
 #include "ops/call.h"
@@ -109,7 +106,7 @@ napi_value describe(napi_env env, napi_callback_info info) {
 struct WriteCommand final : Command {
   char* target = nullptr;
   std::vector<char> bytes;
-  void run(Backend&) override { std::copy(bytes.begin(), bytes.end(), target); }
+  void run(Backend& backend) override { backend.write(target, bytes.data(), bytes.size()); }
 };
 
 // write(handle, data, byteOffset): copies data into the tensor, in stream order. Only whole writes clear a
@@ -131,7 +128,7 @@ napi_value write(napi_env env, napi_callback_info info) {
     const bool whole = bytes.length == tensor.bytes() && tensor.isWhole();
     Stream& stream = streamOf(environment, tensor);
     if (stream.idle() && bytes.length > 0) {
-      std::memcpy(target, bytes.data, bytes.length);
+      stream.backend().write(target, bytes.data, bytes.length);
       if (whole) storage->poison = nullptr;
       return nullptr;
     }
@@ -160,18 +157,21 @@ napi_value read(napi_env env, napi_callback_info info) {
                                         std::to_string(expected));
     const void* source = tensor.view().data;
     const int64_t count = tensor.numel();
+    Stream& stream = streamOf(environment, tensor);
+    Backend& backend = stream.backend();
     std::function<void()> copy;
     if (widen)
-      copy = [source, target = bytes.data, count] {
-        const auto* in = static_cast<const bf16*>(source);
+      copy = [&backend, source, target = bytes.data, count] {
+        std::vector<bf16> in(static_cast<size_t>(count));
+        backend.read(in.data(), source, in.size() * sizeof(bf16));
         auto* out = reinterpret_cast<float*>(target);
-        for (int64_t i = 0; i < count; ++i) out[i] = in[i];
+        for (int64_t i = 0; i < count; ++i) out[i] = in[static_cast<size_t>(i)];
       };
     else
-      copy = [source, bytes] {
-        if (bytes.length > 0) std::memcpy(bytes.data, source, bytes.length);
+      copy = [&backend, source, bytes] {
+        if (bytes.length > 0) backend.read(bytes.data, source, bytes.length);
       };
-    return environment.wait(streamOf(environment, tensor), {tensor.storage()}, a.values[1], std::move(copy));
+    return environment.wait(stream, {tensor.storage()}, a.values[1], std::move(copy));
   });
 }
 
