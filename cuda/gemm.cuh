@@ -1,0 +1,52 @@
+#pragma once
+// Products of matrices whose rows may be gathered, grouped by expert. Every op that multiplies goes through
+// multiply() or weightGradient() below.
+#include "core/backend.h"
+#include "cuda/device.h"
+#include "cuda/fault.h"
+
+namespace mf::cuda {
+
+// Rows of a matrix as a plan counts them.
+struct RowsOf {
+  const void* data;
+  int64_t width;
+  RowMap map;
+  const int32_t* order;
+  int64_t topK;
+};
+
+// Which rows belong to which expert; without offsets all to one.
+struct Groups {
+  int64_t experts, rows;
+  const int32_t* offsets;
+};
+
+// out [rows, out] = x [rows, in] w[e] [in, out] (w[e] [out, in] with transposeW), then bias and epilogue.
+struct Product {
+  Groups groups;
+  RowsOf x;
+  const void* w;
+  bool transposeW;
+  RowsOf out;
+  const void* bias;
+  Epilogue epilogue;
+  UnaryKind activation;
+  void* preActivation;
+};
+
+// dw [e] [a.width, b.width] = sum over the expert's rows of a_row^T b_row, added to what is there if
+// `accumulate`.
+struct WeightGradient {
+  Groups groups;
+  RowsOf a, b;
+  void* dw;
+  bool accumulate;
+};
+
+template <typename T, typename Out>
+void multiply(StreamHandle stream, const Product& product);
+template <typename T, typename Out>
+void weightGradient(StreamHandle stream, const WeightGradient& gradient);
+
+}  // namespace mf::cuda

@@ -1,0 +1,125 @@
+#include "cuda/cuda_backend.h"
+#include "cuda/parallel.cuh"
+
+namespace mf::cuda {
+namespace {
+
+template <typename T>
+struct Norm {
+  using A = Accumulate<T>;
+  bool centred;  // LayerNorm
+  const T *x, *weight, *bias;
+  T* out;
+  A *mean, *rstd;
+  int64_t D;
+  A eps;
+  MF_DEVICE void operator()(int64_t n) const {
+    const T* row = x + n * D;
+    A centre = A(0);
+    if (centred) centre = rowSum<A>(D, [&](int64_t i) { return static_cast<A>(row[i]); }) / static_cast<A>(D);
+    const A variance = rowSum<A>(D,
+                                 [&](int64_t i) {
+                                   const A d = static_cast<A>(row[i]) - centre;
+                                   return d * d;
+                                 }) /
+                       static_cast<A>(D);
+    const A scale = A(1) / std::sqrt(variance + eps);
+    if (threadId() == 0) {
+      if (centred) mean[n] = centre;
+      rstd[n] = scale;
+    }
+    forRow(D, [&](int64_t i) {
+      const A shift = bias ? static_cast<A>(bias[i]) : A(0);
+      out[n * D + i] =
+          static_cast<T>((static_cast<A>(row[i]) - centre) * scale * static_cast<A>(weight[i]) + shift);
+    });
+  }
+};
+
+// With g = dy * weight and h the normalised row, dx = rstd * (g - mean(g) - h * mean(g h)); RMSNorm has no
+// mean(g).
+template <typename T>
+struct NormInputGrad {
+  using A = Accumulate<T>;
+  bool centred;
+  const T *x, *weight, *dy;
+  const A *mean, *rstd;
+  T* dx;
+  int64_t D;
+  MF_DEVICE void operator()(int64_t n) const {
+    const A centre = centred ? mean[n] : A(0), scale = rstd[n];
+    const auto h = [&](int64_t i) { return (static_cast<A>(x[n * D + i]) - centre) * scale; };
+    const auto g = [&](int64_t i) { return static_cast<A>(dy[n * D + i]) * static_cast<A>(weight[i]); };
+    const A meanG = centred ? rowSum<A>(D, g) / static_cast<A>(D) : A(0);
+    const A meanGH = rowSum<A>(D, [&](int64_t i) { return g(i) * h(i); }) / static_cast<A>(D);
+    forRow(D, [&](int64_t i) { dx[n * D + i] = static_cast<T>(scale * (g(i) - meanG - h(i) * meanGH)); });
+  }
+};
+
+// partial [groups, 2, D]: the sums of a group's rows, a column per thread.
+template <typename T>
+struct NormWeightGrad {
+  using A = Accumulate<T>;
+  const T *x, *dy;
+  const A *mean, *rstd;
+  A* partial;
+  int64_t N, D, groupRows;
+  MF_DEVICE void operator()(int64_t i) const {
+    const int64_t group = i / D, column = i % D, end = minimum(N, (group + 1) * groupRows);
+    A dweight = A(0), dbias = A(0);
+    for (int64_t n = group * groupRows; n < end; ++n) {
+      const A gradient = static_cast<A>(dy[n * D + column]);
+      dweight += gradient * ((static_cast<A>(x[n * D + column]) - (mean ? mean[n] : A(0))) * rstd[n]);
+      dbias += gradient;
+    }
+    partial[group * 2 * D + column] = dweight;
+    partial[group * 2 * D + D + column] = dbias;
+  }
+};
+
+template <typename T>
+struct SumGroups {
+  using A = Accumulate<T>;
+  const A* partial;
+  T *dweight, *dbias;
+  int64_t groups, D;
+  MF_DEVICE void operator()(int64_t i) const {
+    A scale = A(0), shift = A(0);
+    for (int64_t group = 0; group < groups; ++group) {
+      scale += partial[group * 2 * D + i];
+      shift += partial[group * 2 * D + D + i];
+    }
+    dweight[i] = static_cast<T>(scale);
+    if (dbias) dbias[i] = static_cast<T>(shift);
+  }
+};
+
+}  // namespace
+
+void CudaBackend::norm(const NormArgs& args) {
+  dispatchFloat(args.x.dtype, [&]<typename T>() {
+    using A = Accumulate<T>;
+    const int64_t D = args.weight.numel();
+    forRows(stream_, args.rstd.numel(), D,
+            Norm<T>{args.kind == NormKind::LayerNorm, args.x.as<T>(), args.weight.as<T>(), args.bias.as<T>(),
+                    args.out.as<T>(), args.mean.as<A>(), args.rstd.as<A>(), D, static_cast<A>(args.eps)});
+  });
+}
+
+void CudaBackend::normBackward(const NormBackwardArgs& args) {
+  dispatchFloat(args.x.dtype, [&]<typename T>() {
+    using A = Accumulate<T>;
+    const int64_t N = args.rstd.numel(), D = args.weight.numel(), groups = args.partial.size(0);
+    const T *x = args.x.as<T>(), *dy = args.dy.as<T>();
+    const A *mean = args.mean.as<A>(), *rstd = args.rstd.as<A>();
+    A* partial = args.partial.as<A>();
+    forRows(stream_, N, D,
+            NormInputGrad<T>{args.kind == NormKind::LayerNorm, x, args.weight.as<T>(), dy, mean, rstd,
+                             args.dx.as<T>(), D});
+    forElements(stream_, groups * D,
+                NormWeightGrad<T>{x, dy, mean, rstd, partial, N, D, groups == 0 ? 0 : ceilDiv(N, groups)});
+    forElements(stream_, D, SumGroups<T>{partial, args.dweight.as<T>(), args.dbias.as<T>(), groups, D});
+  });
+}
+
+}  // namespace mf::cuda

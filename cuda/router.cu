@@ -1,0 +1,215 @@
+// Choosing experts, and the plan that sorts (token, choice) rows by expert.
+#include "cuda/cuda_backend.h"
+#include "cuda/fault.cuh"
+#include "cuda/parallel.cuh"
+#include "cuda/philox.cuh"
+
+namespace mf::cuda {
+namespace {
+
+constexpr double kSampleFloor = 1e-6;  // added to every probability, so that any expert may be drawn
+constexpr int kSortRows = 256;         // rows that one block of the counting sort places
+
+MF_DEVICE bool isChosen(const int32_t* chosen, int64_t count, int64_t e) {
+  for (int64_t k = 0; k < count; ++k)
+    if (chosen[k] == e) return true;
+  return false;
+}
+
+// A token per thread.
+template <typename A>
+struct Route {
+  const A* probs;
+  int32_t* experts;
+  A* gates;
+  int64_t E, K, sample;
+  RandomKey key;
+
+  // The largest, lower index first on ties; NaN ranks last, so the indices are distinct and legal whatever p
+  // holds.
+  MF_DEVICE int64_t largest(const A* p, const int32_t* chosen, int64_t count) const {
+    int64_t best = -1;
+    A most = A(0);
+    for (int64_t e = 0; e < E; ++e) {
+      const A value = p[e] == p[e] ? p[e] : A(-INFINITY);
+      if ((best >= 0 && !(value > most)) || isChosen(chosen, count, e)) continue;
+      best = e;
+      most = value;
+    }
+    return best;
+  }
+
+  MF_DEVICE int64_t draw(const A* p, const int32_t* chosen, int64_t count, uint64_t number) const {
+    const auto weight = [&](int64_t e) {
+      return isChosen(chosen, count, e) ? 0.0 : (p[e] > 0 ? static_cast<double>(p[e]) : 0.0) + kSampleFloor;
+    };
+    const PhiloxBlock block = philox(key, number);
+    double total = 0;
+    for (int64_t e = 0; e < E; ++e) total += weight(e);
+    const double target = uniform01(block.word[0], block.word[1]) * total;
+    double sum = 0;
+    int64_t drawn = 0;  // the last candidate, should rounding leave the sum below the target
+    for (int64_t e = 0; e < E; ++e) {
+      const double w = weight(e);
+      if (w == 0) continue;
+      sum += w;
+      drawn = e;
+      if (sum > target) break;
+    }
+    return drawn;
+  }
+
+  MF_DEVICE void operator()(int64_t n) const {
+    const A* p = probs + n * E;
+    int32_t* chosen = experts + n * K;
+    const int64_t given = K - sample;
+    for (int64_t k = 0; k < K; ++k) {
+      const int64_t e = k < given ? largest(p, chosen, k)
+                                  : draw(p, chosen, k, static_cast<uint64_t>(n * sample + k - given));
+      chosen[k] = static_cast<int32_t>(e);
+      gates[n * K + k] = p[e];
+    }
+  }
+};
+
+struct Plan {
+  const int32_t* experts;
+  int32_t *offsets, *order, *inverse;
+  int32_t* counts;  // [blocks, E]: rows of each expert, then where the block's first one goes
+  int64_t R, E, blocks;
+  Fault* fault;
+
+  // An expert out of range is a fault; it counts as 0, which keeps the plan legal.
+  MF_DEVICE int32_t expert(int64_t r) const {
+    const int32_t e = experts[r];
+    if (e >= 0 && e < E) return e;
+    report(fault, FaultKind::Expert, r, e, E);
+    return 0;
+  }
+};
+
+MF_KERNEL void countKernel(Plan plan) {
+  MF_SHARED(int32_t, experts, kSortRows);
+  const int64_t r = int64_t{blockId()} * kSortRows + threadId();
+  experts[threadId()] = r < plan.R ? plan.expert(r) : -1;
+  syncThreads();
+  for (int64_t e = threadId(); e < plan.E; e += kSortRows) {
+    int32_t count = 0;
+    for (int i = 0; i < kSortRows; ++i) count += experts[i] == e;
+    plan.counts[blockId() * plan.E + e] = count;
+  }
+}
+
+// One block: offsets, and each block's first position of each expert.
+MF_KERNEL void offsetsKernel(Plan plan) {
+  for (int64_t e = threadId(); e < plan.E; e += blockThreads()) {
+    int32_t count = 0;
+    for (int64_t block = 0; block < plan.blocks; ++block) count += plan.counts[block * plan.E + e];
+    plan.offsets[e + 1] = count;
+  }
+  syncThreads();
+  if (threadId() == 0) {
+    plan.offsets[0] = 0;
+    for (int64_t e = 0; e < plan.E; ++e) plan.offsets[e + 1] += plan.offsets[e];
+  }
+  syncThreads();
+  for (int64_t e = threadId(); e < plan.E; e += blockThreads()) {
+    int32_t position = plan.offsets[e];
+    for (int64_t block = 0; block < plan.blocks; ++block) {
+      const int32_t count = plan.counts[block * plan.E + e];
+      plan.counts[block * plan.E + e] = position;
+      position += count;
+    }
+  }
+}
+
+MF_KERNEL void placeKernel(Plan plan) {
+  MF_SHARED(int32_t, experts, kSortRows);
+  const int64_t r = int64_t{blockId()} * kSortRows + threadId();
+  const int32_t own = r < plan.R ? plan.expert(r) : -1;
+  experts[threadId()] = own;
+  syncThreads();
+  if (own < 0) return;
+  int32_t rank = 0;
+  for (int i = 0; i < threadId(); ++i) rank += experts[i] == own;
+  const int32_t sorted = plan.counts[blockId() * plan.E + own] + rank;
+  plan.order[sorted] = static_cast<int32_t>(r);
+  plan.inverse[r] = sorted;
+}
+
+template <typename A>
+struct GatherGates {
+  const A* probs;
+  const int32_t* experts;
+  A* gates;
+  int64_t E, K;
+  Fault* fault;
+  MF_DEVICE void operator()(int64_t r) const {
+    const int32_t e = experts[r];
+    const bool legal = e >= 0 && e < E;
+    if (!legal) report(fault, FaultKind::Expert, r, e, E);
+    gates[r] = legal ? probs[r / K * E + e] : A(NAN);
+  }
+};
+
+// Adds, since a recorded plan may name an expert twice for a token.
+template <typename A>
+struct GatherGatesBackward {
+  const A* dgates;
+  const int32_t* experts;
+  A* dprobs;
+  int64_t E, K;
+  MF_DEVICE void operator()(int64_t i) const {
+    const int64_t n = i / E, e = i % E;
+    A sum = A(0);
+    for (int64_t k = 0; k < K; ++k)
+      if (experts[n * K + k] == e) sum += dgates[n * K + k];
+    dprobs[i] = sum;
+  }
+};
+
+}  // namespace
+
+void CudaBackend::route(const RouteArgs& args) {
+  dispatchAccumulate(args.probs.dtype, [&]<typename A>() {
+    forElements(stream_, args.experts.size(0),
+                Route<A>{args.probs.as<A>(), args.experts.as<int32_t>(), args.gates.as<A>(),
+                         args.probs.size(-1), args.experts.size(-1), args.sample, args.key});
+  });
+}
+
+void CudaBackend::routePlan(const RoutePlanArgs& args) {
+  const int64_t R = args.experts.numel(), E = args.offsets.numel() - 1, blocks = ceilDiv(R, kSortRows);
+  const Plan plan{args.experts.as<int32_t>(),
+                  args.offsets.as<int32_t>(),
+                  args.order.as<int32_t>(),
+                  args.inverse.as<int32_t>(),
+                  scratchOf<int32_t>(blocks * E),
+                  R,
+                  E,
+                  blocks,
+                  fault_};
+  launch(countKernel, {blocks}, kSortRows, 0, stream_, plan);
+  launch(offsetsKernel, {1}, kThreads, 0, stream_, plan);
+  launch(placeKernel, {blocks}, kSortRows, 0, stream_, plan);
+  raiseFault();
+}
+
+void CudaBackend::gatherGates(const GatherGatesArgs& args) {
+  dispatchAccumulate(args.probs.dtype, [&]<typename A>() {
+    forElements(stream_, args.experts.numel(),
+                GatherGates<A>{args.probs.as<A>(), args.experts.as<int32_t>(), args.gates.as<A>(),
+                               args.probs.size(1), args.experts.size(1), fault_});
+  });
+  raiseFault();
+}
+
+void CudaBackend::gatherGatesBackward(const GatherGatesBackwardArgs& args) {
+  dispatchAccumulate(args.dprobs.dtype, [&]<typename A>() {
+    forElements(stream_, args.dprobs.numel(),
+                GatherGatesBackward<A>{args.dgates.as<A>(), args.experts.as<int32_t>(), args.dprobs.as<A>(),
+                                       args.dprobs.size(1), args.experts.size(1)});
+  });
+}
+
+}  // namespace mf::cuda
