@@ -11,6 +11,7 @@ import { clipGradNorm } from '../lib/optimizer/clip.js';
 import { scope } from '../lib/scope.js';
 import type { Tensor } from '../lib/tensor.js';
 import { assertClose, relativeError } from './support/compare.js';
+import { testDevice } from './support/device.js';
 import { Golden, goldenDir, languageModelCases } from './support/golden.js';
 
 // The cases hold scalars in float64 and larger tensors rounded to float32.
@@ -109,7 +110,10 @@ for (const name of languageModelCases) {
 
     test(`${name} ${dtype}: losses, logits, hidden states and attention weights`, async (t) => {
       const golden = await Golden.open(name);
-      using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), { dtype });
+      using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), {
+        dtype,
+        device: testDevice,
+      });
       const out = model.forward({
         ...languageModelInputs(golden),
         outputHiddenStates: true,
@@ -127,7 +131,10 @@ for (const name of languageModelCases) {
     for (const outputLogits of [true, false]) {
       test(`${name} ${dtype}: gradients and AdamW ${outputLogits ? 'with' : 'without'} logits`, async (t) => {
         const golden = await Golden.open(name);
-        using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), { dtype });
+        using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), {
+          dtype,
+          device: testDevice,
+        });
         const inputs = { ...languageModelInputs(golden), outputLogits };
         await compareTraining(
           t,
@@ -141,7 +148,10 @@ for (const name of languageModelCases) {
 
     test(`${name} ${dtype}: greedy generation`, async (t) => {
       const golden = await Golden.open(name);
-      using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), { dtype });
+      using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), {
+        dtype,
+        device: testDevice,
+      });
       const inputIds = golden.rows('generate.prompt_ids') as number[][];
       const attentionMask = golden.rows('generate.attention_mask');
       const expected = golden.rows('generate.greedy_ids') as number[][];
@@ -160,8 +170,14 @@ for (const name of languageModelCases) {
 
   test(`${name} bf16: the loss, and logits with the experts of f32`, async (t) => {
     const golden = await Golden.open(name);
-    using exact = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), { dtype: 'f32' });
-    using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), { dtype: 'bf16' });
+    using exact = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), {
+      dtype: 'f32',
+      device: testDevice,
+    });
+    using model = await ModuleFormerForCausalLM.fromPretrained(goldenDir(name), {
+      dtype: 'bf16',
+      device: testDevice,
+    });
     const inputs = languageModelInputs(golden);
     const loss = noGrad(() => model.forward(inputs).loss as Tensor);
     await compareScalar(t, loss, golden.get('loss').data[0] as number, 1e-2, 'loss');
@@ -205,6 +221,7 @@ for (const dtype of ['f64', 'f32'] as const) {
   test(`classification ${dtype}: loss, logits, hidden states and attention weights`, async (t) => {
     const golden = await Golden.open('classification');
     using model = await ModuleFormerForSequenceClassification.fromPretrained(goldenDir('classification'), {
+      device: testDevice,
       dtype,
     });
     const out = model.forward({
@@ -227,6 +244,7 @@ for (const dtype of ['f64', 'f32'] as const) {
   test(`classification ${dtype}: gradients and AdamW`, async (t) => {
     const golden = await Golden.open('classification');
     using model = await ModuleFormerForSequenceClassification.fromPretrained(goldenDir('classification'), {
+      device: testDevice,
       dtype,
     });
     const inputs = {
@@ -240,6 +258,7 @@ for (const dtype of ['f64', 'f32'] as const) {
 test('classification bf16: the loss', async (t) => {
   const golden = await Golden.open('classification');
   using model = await ModuleFormerForSequenceClassification.fromPretrained(goldenDir('classification'), {
+    device: testDevice,
     dtype: 'bf16',
   });
   const { loss } = model.forward({

@@ -32,9 +32,18 @@ function run(lengths: readonly number[], factors: AdamWFactors): CaseSpec['run']
     const entries = lengths.map((length, i): Omit<AdamWEntry, 'gradient'> => {
       const parameter = tensors[`w${i}`] as Tensor;
       const zeros = (): Tensor =>
-        tensor(new Float64Array(length), { dtype: parameter.dtype === 'f64' ? 'f64' : 'f32' });
+        tensor(new Float64Array(length), {
+          dtype: parameter.dtype === 'f64' ? 'f64' : 'f32',
+          device: parameter.device,
+        });
       const master = parameter.dtype === 'bf16' ? (tensors[`master${i}`] as Tensor) : null;
-      return { parameter, master, m: zeros(), v: zeros(), step: tensor([0], { dtype: 'i32' }) };
+      return {
+        parameter,
+        master,
+        m: zeros(),
+        v: zeros(),
+        step: tensor([0], { dtype: 'i32', device: parameter.device }),
+      };
     });
     scales.forEach((_, s) => {
       adamWStep(

@@ -4,6 +4,7 @@ import { native } from '../../lib/native/load.js';
 import { tensor, type DType, type Tensor } from '../../lib/tensor.js';
 import { backwardWeighted } from './objective.js';
 import { assertClose, epsilon, numbers, relativeError, roundTo, type NdArray } from './compare.js';
+import { testDevice } from './device.js';
 import { generator, normals } from './random.js';
 
 /** Where an input's values come from. Floating inputs are rounded to the dtype under test, for the oracle too. */
@@ -74,6 +75,7 @@ function makeTensors(
       tensor(Float64Array.from((values[name] as NdArray).data), {
         dtype: dtypeOf(input, dtype),
         shape: input.shape,
+        device: testDevice,
         requiresGrad: grad && isDifferentiable(input),
       }),
     ]),
