@@ -65,6 +65,7 @@ export class ExpertAttention extends Module {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.attention ?? null,
       population: context.population?.[this.#layer]?.attention ?? null,
+      decoding: context.cache !== null,
       sampleKey: context.randomKey(this.#layer, places.attentionRouter),
       dropoutKey: context.randomKey(this.#layer, places.attentionRouterDropout),
     });

@@ -33,6 +33,7 @@ export class ExpertMlp extends Module {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.mlp ?? null,
       population: context.population?.[this.#layer]?.mlp ?? null,
+      decoding: context.cache !== null,
       sampleKey: context.randomKey(this.#layer, places.mlpRouter),
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });

@@ -27,6 +27,8 @@ export interface RouterCall {
   imposed: RoutingPlan | null;
   /** [3, E], of a larger batch that the tokens are part of. */
   population: Tensor | null;
+  /** Whether the tokens follow those in a cache: no gradient is wanted then. */
+  decoding: boolean;
   /** For sampled top-k. */
   sampleKey: RandomKey;
   dropoutKey: RandomKey;
@@ -39,6 +41,7 @@ export interface RouterCall {
 export class Router extends Module {
   readonly #k: number;
   readonly #sample: number;
+  readonly #takesNarrow: boolean;
   readonly #dropout: number;
   readonly #score: (x: Tensor, dropoutKey: RandomKey) => Tensor;
 
@@ -46,6 +49,7 @@ export class Router extends Module {
     super();
     this.#k = k;
     this.#sample = config.sample_topk;
+    this.#takesNarrow = config.gate_type === 'mlp';
     this.#dropout = config.moe_pdrop;
     this.#score = this.#build(make, config, experts);
   }
@@ -64,10 +68,13 @@ export class Router extends Module {
         const weight = this.parameter('w_gate.0.weight', make.normal([G, D], std));
         const bias = this.parameter('w_gate.0.bias', make.constant([G], 0));
         const output = this.parameter('w_gate.3.weight', make.normal([E, G], std));
+        const narrowHidden = (x: Tensor): Tensor =>
+          linear(x, weight, bias, { activation: 'gelu', outputDType: 'f32' });
         return (x, key) => {
-          const hidden = gelu(linear(x, wide(weight, x), wide(bias, x)));
+          const hidden =
+            x.dtype === 'bf16' ? narrowHidden(x) : gelu(linear(x, wide(weight, x), wide(bias, x)));
           const kept = this.training && this.#dropout > 0 ? dropout(hidden, this.#dropout, key) : hidden;
-          return linear(kept, wide(output, x));
+          return linear(kept, wide(output, kept));
         };
       }
       case 'gmm': {
@@ -85,7 +92,9 @@ export class Router extends Module {
 
   /** x [N, D] -> plan with gates [N, K], losses and statistics. */
   forward(x: Tensor, call: RouterCall): RouterOutput {
-    const logits = this.#score(x.dtype === 'bf16' ? cast(x, 'f32') : x, call.dropoutKey);
+    // In decoding a bf16 x meets the weights as they are: the same products, without copies of either.
+    const inPlace = call.decoding && this.#takesNarrow;
+    const logits = this.#score(x.dtype === 'bf16' && !inPlace ? cast(x, 'f32') : x, call.dropoutKey);
     const probabilities = softmax(logits);
     const { plan, gates } = call.imposed
       ? routeTo(probabilities, call.imposed.experts)
