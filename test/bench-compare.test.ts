@@ -64,6 +64,15 @@ test('a noise factor widens what counts as the same, and another machine is noti
   t.false(compareReports(before, { ...after, machine: { ...machine, threads: 1 } }).sameMachine);
 });
 
+test('a section is known by its title, whatever follows the colon', (t) => {
+  const named = (name: string): Report => ({
+    machine,
+    sections: [{ name, rows: [{ N: 1, 'KB per token': 3 }] }],
+  });
+  const { changes, missing } = compareReports(named('train: loss 1.2'), named('train: loss 1.3'));
+  t.deepEqual([changes.length, missing], [1, []]);
+});
+
 test('what is no report is refused by name', (t) => {
   for (const text of [
     'null',

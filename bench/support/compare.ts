@@ -40,7 +40,7 @@ function measureOf(column: string, value: string | number): Measure | null {
   if (/\bshare\b|\bMFU\b|\btimes\b|\bratio\b/.test(column)) return { kind: 'share', higherIsBetter: true };
   if (/^[\d.]+ \([\d.]+ ms\)$/.test(String(value))) return { kind: 'share', higherIsBetter: true };
   if (/(tokens|GF|GB)\/s/.test(column)) return { kind: 'absolute', higherIsBetter: true };
-  if (/\b(ms|us|s\/step|MB|bytes)\b/.test(column)) return { kind: 'absolute', higherIsBetter: false };
+  if (/\b(ms|us|s\/step|KB|MB|bytes)\b/.test(column)) return { kind: 'absolute', higherIsBetter: false };
   return null;
 }
 
@@ -58,6 +58,9 @@ function verdictOf(ratio: number, noise: number): Change['verdict'] {
   if (ratio < 1 - noise) return 'worse';
   return ratio > 1 / (1 - noise) ? 'better' : 'same';
 }
+
+/** A section's name up to the colon: what follows may tell of the run. */
+const titleOf = ({ name }: Section): string => name.split(':')[0] ?? name;
 
 function compareRows(
   section: string,
@@ -82,7 +85,7 @@ export function compareReports(before: Report, after: Report, noiseFactor = 1): 
   const changes: Change[] = [];
   const missing: string[] = [];
   for (const old of before.sections) {
-    const now = after.sections.find(({ name }) => name === old.name);
+    const now = after.sections.find((each) => titleOf(each) === titleOf(old));
     if (!now) {
       missing.push(old.name);
       continue;
