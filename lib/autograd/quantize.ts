@@ -12,6 +12,7 @@ export interface QuantizedWeight {
   scales: Tensor;
 }
 
+/** How `quantize` lays out its groups. */
 export interface QuantizeOptions {
   /** Neighbouring inputs that share a scale: 32, 64 or 128. */
   groupSize: number;

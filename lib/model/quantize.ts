@@ -3,6 +3,7 @@ import { quantizeParameter } from '../nn/quantized.js';
 import type { Module } from '../nn/module.js';
 import type { Tensor } from '../tensor.js';
 
+/** How a model is quantised. */
 export interface ModelQuantizeOptions {
   /** Neighbouring inputs that share a scale: 32, 64 (default) or 128. */
   groupSize?: number;

@@ -9,7 +9,9 @@ export function backwardWeighted(
   const roots = outputs.filter((output, i) => weights[i] && output.node);
   const gradients = outputs.flatMap((output, i) => {
     const weight = weights[i];
-    return weight && output.node ? [tensor(weight, { dtype: output.dtype, shape: output.shape, device: output.device })] : [];
+    return weight && output.node
+      ? [tensor(weight, { dtype: output.dtype, shape: output.shape, device: output.device })]
+      : [];
   });
   backwardFrom(roots, gradients);
 }
