@@ -50,7 +50,7 @@ Tensor quantizedGemm(Context& cx, const Tensor& x, const Tensor& values, const T
   args.xRows = xRows;
   args.outRows = outRows;
   Shape outShape = withLast(x.shape(), width);
-  if (order) {
+  if (order && offsets) {
     checkPlan(call, *order, *offsets, topK, values.shape()[0]);
     checkRows(call, "x", args.x, xRows, order->numel(), topK);
     call.require(outRows != RowMap::Token, ErrorKind::Value, "outRows is by token, expected sorted or slot");
