@@ -44,7 +44,7 @@ const { values, positionals } = parseArgs({
 });
 if (positionals[0] === 'compare') process.exit(await compare(positionals.slice(1), Number(values.noise)));
 /** Those that need what this package does not install run when they are named. */
-const optional = ['openblas'];
+const optional = ['openblas', 'llama-cpp'];
 const sections = positionals.length > 0 ? positionals : known.filter((name) => !optional.includes(name));
 const unknown = sections.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
