@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Batch } from '../data/loader.js';
 import { DataError, DivergenceError, KernelError, ValueError } from '../errors.js';
 import { writeFileAtomic } from '../io/atomic.js';
+import { lockDirectory } from '../io/lock.js';
 import {
   checkpointSteps,
   latestCheckpoint,
@@ -58,7 +59,7 @@ export class Trainer {
 
   /**
    * Trains from the first step.
-   * @throws DataError when `runDir` holds another run.
+   * @throws DataError when `runDir` holds another run, or another process is training there.
    * @throws DivergenceError when loss or gradient norm become NaN or infinite. The step and those after it are not
    *   applied, and the last checkpoint stays.
    * @throws KernelError when computing failed; it names the step, which is not applied, and the operation.
@@ -105,8 +106,14 @@ export class Trainer {
     if (this.#isRunning || this.#step > 0)
       throw new ValueError('Trainer: a trainer runs once; make another one');
     this.#isRunning = true;
+    const { runDir } = this.#options;
     try {
-      return await work();
+      const unlock = runDir === undefined ? undefined : await lockDirectory(runDir);
+      try {
+        return await work();
+      } finally {
+        await unlock?.();
+      }
     } finally {
       this.#isRunning = false;
     }
