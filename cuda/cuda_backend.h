@@ -52,6 +52,8 @@ class CudaBackend final : public Backend {
   void routerLossBackward(const RouterLossBackwardArgs&) override;
   void groupedGemm(const GroupedGemmArgs&) override;
   void groupedGemmWeightGrad(const GroupedGemmWeightGradArgs&) override;
+  void quantize(const QuantizeArgs&) override;
+  void quantizedGemm(const QuantizedGemmArgs&) override;
   void combine(const CombineArgs&) override;
   void combineBackward(const CombineBackwardArgs&) override;
   void attention(const AttentionArgs&) override;

@@ -1,16 +1,11 @@
 #include "cuda/gemm.cuh"
 
+#include "cuda/plan.cuh"
 #include "cuda/tile.cuh"
 #include "cuda/unary.cuh"
 
 namespace mf::cuda {
 namespace {
-
-MF_DEVICE int64_t memoryRow(const RowsOf& rows, int64_t s) {
-  if (rows.map == RowMap::Sorted) return s;
-  const int64_t slot = rows.order[s];
-  return rows.map == RowMap::Slot ? slot : slot / rows.topK;
-}
 
 // Rows as a plan counts them, up to `end`.
 template <typename T>
