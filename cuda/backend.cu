@@ -94,6 +94,7 @@ void* CudaBackend::scratch(size_t bytes) {
 
 Devices devices() {
   Devices result;
+  result.architectures = architectures();
   result.reason = reasonUnavailable();
   if (result.reason.empty()) result.names.push_back(deviceName());
   return result;

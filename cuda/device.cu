@@ -1,5 +1,6 @@
 #include "cuda/device.h"
 
+#include "cuda/architectures.h"
 #include "cuda/common.cuh"
 
 namespace mf::cuda {
@@ -38,10 +39,14 @@ std::string reasonUnavailable() {
   if (count == 0) return "no CUDA device was found";
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  if (properties.major < 8)
+  if (!runsOn(MF_CUDA_ARCHITECTURES, properties.major, properties.minor))
     return std::string(properties.name) + " has compute capability " + std::to_string(properties.major) +
-           "." + std::to_string(properties.minor) + ", expected at least 8.0";
+           "." + std::to_string(properties.minor) + ", this addon has kernels for " MF_CUDA_ARCHITECTURES;
   return "";
+}
+
+std::string architectures() {
+  return MF_CUDA_ARCHITECTURES;
 }
 
 std::string deviceName() {

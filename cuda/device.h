@@ -16,6 +16,7 @@ using StreamHandle = struct CUstream_st*;
 // Why there is no device to run on; empty when there is one.
 std::string reasonUnavailable();
 std::string deviceName();
+std::string architectures();
 
 StreamHandle createStream();
 void destroyStream(StreamHandle stream);

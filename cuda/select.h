@@ -7,10 +7,12 @@
 
 namespace mf::cuda {
 
-// The names of the devices at hand; empty where there is none, and `reason` then says why.
+// The names of the devices at hand; empty where there is none, and `reason` then says why. The architectures
+// that this binary has kernels for, separated by commas; none in emulation.
 struct Devices {
   std::vector<std::string> names;
   std::string reason;
+  std::string architectures;
 };
 Devices devices();
 

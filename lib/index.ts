@@ -44,7 +44,8 @@ export {
   type ClassificationLabels,
   type ClassificationOutput,
 } from './model/sequence-classification.js';
-export type { Device, DType, FloatDType, InstructionSets, MemoryStats, RandomKey } from './native/binding.js';
+export type { AddonSource } from './native/load.js';
+export type { CudaDevices, Device, DType, FloatDType, InstructionSets, MemoryStats, RandomKey } from './native/binding.js';
 export * from './nn/layers.js';
 export { Module, type TrainablePattern } from './nn/module.js';
 export { AdamW } from './optimizer/adamw.js';
@@ -52,6 +53,7 @@ export { clipGradNorm } from './optimizer/clip.js';
 export * from './optimizer/schedule.js';
 export { scope } from './scope.js';
 export {
+  describeBackend,
   instructionSets,
   memoryStats,
   numThreads,
@@ -59,6 +61,7 @@ export {
   setNumThreads,
   synchronize,
   trimMemory,
+  type BackendDescription,
 } from './system.js';
 export {
   tensor,

@@ -133,6 +133,7 @@ test('train, inspect, eval and generate, for people and for scripts', async (t) 
   const { config, corpus, runDir } = await setUp(t);
   const trained = await moduleformer('train', config);
   t.is(trained.code, 0, trained.stderr);
+  t.regex(trained.stdout, /^backend: cpu \(.*\), by /);
   t.regex(trained.stdout, /step 6\/6 100%/);
   t.regex(trained.stdout, /held-out perplexity +\d/);
   t.deepEqual((await readdir(runDir)).sort(), [
@@ -260,9 +261,11 @@ test('the machine is described, with the reason for a missing device', async (t)
   const machine = JSON.parse((await moduleformer('inspect', '--json')).stdout) as {
     processor: { threads: number };
     cuda: { available: boolean; reason?: string };
+    backend: string;
   };
   t.true(machine.processor.threads >= 1);
-  t.true(machine.cuda.available || (machine.cuda.reason ?? '').includes('cuda'));
+  t.true(machine.cuda.available || /without CUDA|driver|device/.test(machine.cuda.reason ?? ''));
+  t.regex(machine.backend, /^cpu \(.*\), by /);
 });
 
 test('a tokenizer is trained', async (t) => {

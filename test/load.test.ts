@@ -4,13 +4,18 @@ import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 
 import { addonSource } from '../lib/native/load.js';
-import { isMusl, platformName, whyNoGpu } from '../lib/native/platform.js';
+import { cudaPackage, isMusl, platformName } from '../lib/native/platform.js';
 import { temporaryDir } from './support/data.js';
 
 const VERSION = '1.2.3';
-/** A stand-in for the addon, which says who it is. */
-const addon = (name: string): string =>
-  `module.exports = { setErrorClasses() {}, instructionSets: () => ({ chosen: '${name}' }) };`;
+/** A stand-in for the addon, which says who it is and what it was started with. */
+const addon = (name: string, whyNoDevice = 'built without CUDA'): string =>
+  `let started;
+  module.exports = {
+    start(classes, whyNoCuda) { started = whyNoCuda; },
+    cudaDevices: () => ({ names: [], reason: '${whyNoDevice}', architectures: '' }),
+    instructionSets: () => ({ chosen: '${name}', started }),
+  };`;
 
 /** A copy of the loader in a package of its own, without a build; each name is installed as a platform package. */
 async function install(t: ExecutionContext, packages: Record<string, { version?: string; main?: string }>) {
@@ -38,7 +43,7 @@ async function install(t: ExecutionContext, packages: Record<string, { version?:
 function load(root: string, env: NodeJS.ProcessEnv = {}): { status: number | null; output: string } {
   const script =
     "const { native, addonSource } = await import('./lib/native/load.ts').catch((e) => { console.log(e.name + ': ' + e.message); process.exit(3); });" +
-    'console.log(JSON.stringify({ chosen: native.instructionSets().chosen, ...addonSource }));';
+    'console.log(JSON.stringify({ ...native.instructionSets(), ...addonSource }));';
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     ['--import=tsx', '--input-type=module', '-e', script],
@@ -64,25 +69,60 @@ test('a prebuilt package is loaded, and the loader tells what it passed over', a
   const { chosen, what, passedOver } = JSON.parse(output) as typeof addonSource & { chosen: string };
   t.is(chosen, cpu);
   t.is(what, `@moduleformer/${cpu}`);
-  t.deepEqual(
-    passedOver.map(({ reason }) => reason),
-    ['there is none', 'not installed'],
-  );
+  t.is(passedOver[0]?.reason, 'there is none');
+  if (cudaPackage())
+    t.deepEqual(passedOver[1], { what: `@moduleformer/${cpu}-cuda`, reason: 'not installed' });
+  t.false('unusedCudaPackage' in (JSON.parse(output) as object), 'nobody asked for CUDA');
 });
 
-test('the CUDA package is taken where a driver is loaded, and its absence is told where not', async (t) => {
-  const { output } = load(await install(t, { [cpu]: {}, [`${cpu}-cuda`]: {} }));
-  const { chosen, passedOver } = JSON.parse(output) as typeof addonSource & { chosen: string };
-  const reason = whyNoGpu();
-  if (reason === undefined) {
-    t.is(chosen, `${cpu}-cuda`);
-  } else {
+const onCudaPlatforms = cudaPackage() === undefined ? test.skip : test;
+type Loaded = typeof addonSource & { chosen: string; started: string };
+
+onCudaPlatforms('the CUDA package is taken where a device answers', async (t) => {
+  const { output } = load(await install(t, { [cpu]: {}, [`${cpu}-cuda`]: { main: addon('cuda', '') } }));
+  const { chosen, what, unusedCudaPackage } = JSON.parse(output) as Loaded;
+  t.is(chosen, 'cuda');
+  t.is(what, `@moduleformer/${cpu}-cuda`);
+  t.is(unusedCudaPackage, undefined);
+});
+
+onCudaPlatforms(
+  'where none answers, the CPU package is, and the reason is kept for logs and errors',
+  async (t) => {
+    const root = await install(t, {
+      [cpu]: {},
+      [`${cpu}-cuda`]: { main: addon('cuda', 'no CUDA driver was found') },
+    });
+    const { chosen, started, passedOver, unusedCudaPackage } = JSON.parse(load(root).output) as Loaded;
     t.is(chosen, cpu);
     t.deepEqual(passedOver[1], {
       what: `@moduleformer/${cpu}-cuda`,
-      reason: `installed, but ${reason}`,
+      reason: 'installed, but no CUDA driver was found',
     });
-  }
+    t.is(unusedCudaPackage, `@moduleformer/${cpu}-cuda: installed, but no CUDA driver was found`);
+    t.is(unusedCudaPackage, started, 'errors about the device say it too');
+  },
+);
+
+onCudaPlatforms('a CUDA package of another version, broken or shadowed is told as well', async (t) => {
+  const unused = (root: string, env = {}): string | undefined =>
+    (JSON.parse(load(root, env).output) as Loaded).unusedCudaPackage;
+  const cuda = `@moduleformer/${cpu}-cuda`;
+  t.is(
+    unused(await install(t, { [cpu]: {}, [`${cpu}-cuda`]: { version: '1.2.2' } })),
+    `${cuda}: version 1.2.2 is installed, expected 1.2.3`,
+  );
+  const root = await install(t, {
+    [cpu]: {},
+    [`${cpu}-cuda`]: { main: "throw new Error('libcuda.so.1: file too short')" },
+  });
+  t.is(unused(root), `${cuda}: libcuda.so.1: file too short`);
+  const file = path.join(root, 'mine.cjs');
+  await writeFile(file, addon('mine'));
+  t.is(
+    unused(root, { MODULEFORMER_ADDON: file }),
+    `${cuda}: installed, but not tried: MODULEFORMER_ADDON=${file} comes first`,
+  );
 });
 
 test('where nothing loads, one error lists every attempt, each reason and the remedy', async (t) => {
@@ -93,7 +133,7 @@ test('where nothing loads, one error lists every attempt, each reason and the re
   t.is(status, 3);
   t.true(output.startsWith('ModuleFormerError: the native addon of moduleformer could not be loaded ('));
   t.true(output.includes(`  - local build in ${path.join(broken, 'build')}: there is none\n`), output);
-  t.true(output.includes(`  - @moduleformer/${cpu}-cuda: not installed\n`), output);
+  t.is(output.includes(`  - @moduleformer/${cpu}-cuda: not installed\n`), cudaPackage() !== undefined);
   t.true(output.includes(`  - @moduleformer/${cpu}: version GLIBC_2.99 not found\n`), output);
   t.true(output.includes('npx moduleformer build'), output);
 

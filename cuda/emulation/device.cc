@@ -10,6 +10,9 @@ std::string reasonUnavailable() {
 std::string deviceName() {
   return "emulated";
 }
+std::string architectures() {
+  return "";
+}
 StreamHandle createStream() {
   return nullptr;
 }

@@ -1,15 +1,16 @@
 import { readDocuments } from '../data/corpus.js';
 import { streamedBatches } from '../data/streamed-batches.js';
 import { Tokenizer } from '../data/tokenizer.js';
-import { native } from '../native/load.js';
+import { describeBackend } from '../system.js';
 import { evaluate } from '../training/evaluate.js';
+import { prepareBackend } from './backend.js';
 import { grouped, printJson, printTable } from './command.js';
 import type { EvalFlags } from './eval-command.js';
 import { loadCausalLM, resolveCheckpoint } from './models.js';
 
 export async function evaluateCheckpoint(path: string, flags: EvalFlags): Promise<void> {
   const { data: files, textField, delimiter, sequenceLength, batchSize, dtype, device, quantize } = flags;
-  if (flags.threads !== undefined) native.setNumThreads(flags.threads);
+  prepareBackend(flags);
   const checkpoint = await resolveCheckpoint(path);
   const tokenizer = await Tokenizer.fromFile(flags.tokenizer ?? checkpoint);
   const model = await loadCausalLM(checkpoint, {
@@ -34,5 +35,6 @@ export async function evaluateCheckpoint(path: string, flags: EvalFlags): Promis
     ['perplexity', perplexity.toFixed(3)],
     ['loss', `${loss.toFixed(5)} nats per token`],
     ['predicted tokens', grouped(tokens)],
+    ['backend', describeBackend(device).summary],
   ]);
 }

@@ -2,7 +2,7 @@ import { text } from 'node:stream/consumers';
 import { Tokenizer } from '../data/tokenizer.js';
 import { DataError } from '../errors.js';
 import { stream } from '../generation/generate.js';
-import { native } from '../native/load.js';
+import { prepareBackend } from './backend.js';
 import { printJson } from './command.js';
 import type { GenerateFlags } from './generate-command.js';
 import { loadCausalLM, resolveCheckpoint } from './models.js';
@@ -10,7 +10,7 @@ import { interruptible } from './signals.js';
 
 export async function generateText(path: string, flags: GenerateFlags): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, dtype, device } = flags;
-  if (flags.threads !== undefined) native.setNumThreads(flags.threads);
+  prepareBackend(flags);
   const checkpoint = await resolveCheckpoint(path);
   const tokenizer = await Tokenizer.fromFile(flags.tokenizer ?? checkpoint);
   const prompt = flags.prompt ?? (await readStandardInput());

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
-import { addonSource, native } from '../native/load.js';
-import { devices, dtypes } from '../native/binding.js';
+import { native } from '../native/load.js';
+import { describeBackend } from '../system.js';
 import { versions } from '../training/versions.js';
 import { bytes, printJson, printTable } from './command.js';
 import type { InspectFlags } from './inspect-command.js';
@@ -13,7 +13,7 @@ export function inspectMachine({ json }: InspectFlags): void {
     printJson(machine);
     return;
   }
-  const { processor, memory, instructionSets: sets, cuda } = machine;
+  const { processor, memory, instructionSets: sets, cuda, addon } = machine;
   printTable([
     ['moduleformer', machine.versions['moduleformer'] ?? ''],
     ['node', `${machine.versions['node']} on ${platform()}-${arch()}`],
@@ -26,13 +26,19 @@ export function inspectMachine({ json }: InspectFlags): void {
     ['  in this build', sets.built.join(', ')],
     ['  bf16 products', sets.bf16Dot ? 'in hardware' : 'through f32'],
     ['memory', `${bytes(memory.total)}, ${bytes(memory.free)} free`],
-    ['addon', machine.addon.what],
+    ['addon', addon.what],
+    ...addon.passedOver.map(({ what, reason }) => ['  passed over', `${what}: ${reason}`] as const),
+    ['backend', machine.backend],
     ['cpu', 'available'],
-    ['cuda', cuda.available ? 'available' : `not available: ${cuda.reason}`],
+    ['cuda', cuda.available ? cuda.names.join(', ') : `not available: ${cuda.reason}`],
+    ...(cuda.architectures === '' ? [] : [['  in this build', cuda.architectures] as const]),
   ]);
 }
 
 function describeMachine() {
+  const { addon, cuda, summary } = describeBackend();
+  const unused = addon.unusedCudaPackage;
+  const reason = [cuda.reason, describeDriver(), ...(unused === undefined ? [] : [unused])].join('; ');
   return {
     versions: versions(),
     processor: {
@@ -41,22 +47,12 @@ function describeMachine() {
       threads: native.numThreads(),
     },
     instructionSets: native.instructionSets(),
-    addon: addonSource,
+    addon,
+    backend: summary,
     memory: { total: totalmem(), free: freemem() },
     cpu: { available: true },
-    cuda: describeCuda(),
+    cuda: { available: cuda.names.length > 0, ...cuda, reason: cuda.reason === '' ? '' : reason },
   };
-}
-
-function describeCuda(): { available: boolean; reason?: string } {
-  try {
-    native.dispose(native.empty(dtypes.indexOf('f32'), [1], devices.indexOf('cuda')));
-    return { available: true };
-  } catch (error) {
-    const passedOver = addonSource.passedOver.find(({ what }) => what.endsWith('-cuda'));
-    const addon = passedOver && `; ${passedOver.what}: ${passedOver.reason}`;
-    return { available: false, reason: `${(error as Error).message}; ${describeDriver()}${addon ?? ''}` };
-  }
 }
 
 function describeDriver(): string {

@@ -6,7 +6,7 @@ import { Tokenizer } from '../data/tokenizer.js';
 import { ConfigError, DataError, ValueError } from '../errors.js';
 import { isWeightsFile } from '../io/sharded-checkpoint.js';
 import { ModuleFormerForCausalLM } from '../model/moduleformer.js';
-import { native } from '../native/load.js';
+import { prepareBackend } from './backend.js';
 import { loadCausalLM, resolveCheckpoint } from './models.js';
 import type { ReadingFlags } from './reading-flags.js';
 
@@ -17,7 +17,7 @@ export async function loadExperts(
   path: string,
   { dtype, device = 'cpu', threads }: Partial<Pick<ReadingFlags, 'dtype' | 'device' | 'threads'>> = {},
 ): Promise<{ checkpoint: string; model: ModuleFormerForCausalLM }> {
-  if (threads !== undefined) native.setNumThreads(threads);
+  prepareBackend({ threads, device });
   const checkpoint = await resolveCheckpoint(path);
   const model = await loadCausalLM(checkpoint, { device, ...(dtype === undefined ? {} : { dtype }) });
   if (model instanceof ModuleFormerForCausalLM) return { checkpoint, model };

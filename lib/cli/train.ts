@@ -5,11 +5,11 @@ import { naming, writeFileAtomic } from '../io/atomic.js';
 import type { ModuleFormerConfig } from '../model/config.js';
 import { countParameters } from '../model/count-parameters.js';
 import type { DenseConfig } from '../model/dense-config.js';
-import { native } from '../native/load.js';
 import { checkpointSteps } from '../training/checkpoint-files.js';
 import { writeReport } from '../training/report.js';
 import { writeSummary } from '../training/summary.js';
 import { Trainer, type TrainingResult } from '../training/trainer.js';
+import { prepareBackend } from './backend.js';
 import { grouped, printJson, printTable } from './command.js';
 import { interruptible } from './signals.js';
 import type { TrainFlags } from './train-command.js';
@@ -31,16 +31,19 @@ export async function train(configFile: string | undefined, flags: TrainFlags): 
   await checkTrainConfig(config);
   await naming(runDir, () => mkdir(runDir, { recursive: true }));
   await writeFileAtomic(join(runDir, CONFIG_FILE), `${JSON.stringify(config, null, 2)}\n`);
-  if (config.threads !== undefined) native.setNumThreads(config.threads);
 
   const say = (line: string): void => void (flags.json || process.stdout.write(`${line}\n`));
+  prepareBackend(config, flags.json ? undefined : say);
   const isResumed = flags.resume !== undefined;
   const tokenizer = await prepareTokenizer(config, { isResumed, say });
   const dataset = await prepareDataset(config, tokenizer, { isResumed, say });
   const model = await buildModel(config, tokenizer);
   const parameters = countParameters(model.config as ModuleFormerConfig | DenseConfig);
   say(`${grouped(parameters.total)} parameters, ${grouped(parameters.active)} of them active per token`);
-  const options = { ...trainerOptions(config, { model, tokenizer, dataset }), progress: !flags.json };
+  const options = {
+    ...trainerOptions(config, { model, tokenizer, dataset }),
+    progress: flags.json ? false : { backend: false },
+  };
   const result = await interruptible('finishing this step, then saving a checkpoint', (signal) => {
     const trainer = new Trainer({ ...options, signal });
     return isResumed ? trainer.resume() : trainer.run();

@@ -54,6 +54,16 @@ export interface InstructionSets {
   bf16Dot: boolean;
 }
 
+/** What a binary finds of CUDA on this machine. */
+export interface CudaDevices {
+  /** The devices that answer; device 'cuda' is the first one. */
+  names: string[];
+  /** Why there are none; '' when there are. */
+  reason: string;
+  /** The architectures in the binary, as CMake spells them and separated by commas; '' without CUDA. */
+  architectures: string;
+}
+
 /** Native memory of an environment. */
 export interface MemoryStats {
   /** Bytes of native memory that tensors hold. */
@@ -70,7 +80,10 @@ export interface MemoryStats {
 
 export interface NativeBinding {
   // system
-  setErrorClasses(classes: readonly (new (message: string) => Error)[]): void;
+  /** The first call: makes the environment's threads and tables. `whyNoCuda` completes the error of a CPU addon. */
+  start(errorClasses: readonly (new (message: string) => Error)[], whyNoCuda: string): void;
+  /** May be called before `start`. */
+  cudaDevices(): CudaDevices;
   synchronize(): Promise<void>;
   memoryStats(): MemoryStats;
   setMemoryLimit(bytes: number): void;

@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import * as errors from '../errors.js';
 import type { NativeBinding } from './binding.js';
 import { packageRoot } from './package-root.js';
-import { platformName, whyNoGpu } from './platform.js';
+import { cpuPackage, cudaPackage, platformName } from './platform.js';
 
 const require = createRequire(import.meta.url);
+const NOT_INSTALLED = 'not installed';
 
 function versionIn(manifest: string): string {
   return (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version;
@@ -25,19 +26,30 @@ function loadLocalBuild(root: string): NativeBinding {
   return bindings({ bindings: 'moduleformer', module_root: root }) as NativeBinding;
 }
 
-/** A package with a prebuilt binary; that of another version of this package would have other functions. */
-function loadPackage(name: string, version: string, unusable?: () => string | undefined): NativeBinding {
+/** @throws Error unless the package is installed, in the version of this one: others would have other functions. */
+function requireInstalled(name: string): void {
   let manifest: string;
   try {
     manifest = require.resolve(`${name}/package.json`);
   } catch {
-    throw new Error('not installed');
+    throw new Error(NOT_INSTALLED);
   }
   const found = versionIn(manifest);
-  if (found !== version) throw new Error(`version ${found} is installed, expected ${version}`);
-  const reason = unusable?.();
-  if (reason !== undefined) throw new Error(`installed, but ${reason}`);
+  const expected = versionIn(join(packageRoot(), 'package.json'));
+  if (found !== expected) throw new Error(`version ${found} is installed, expected ${expected}`);
+}
+
+function loadPackage(name: string): NativeBinding {
+  requireInstalled(name);
   return require(name) as NativeBinding;
+}
+
+/** As loadPackage, where a device answers. The binary is asked before it starts anything. */
+function loadCudaPackage(name: string): NativeBinding {
+  const addon = loadPackage(name);
+  const { reason } = addon.cudaDevices();
+  if (reason !== '') throw new Error(`installed, but ${reason}`);
+  return addon;
 }
 
 function attempts(): Attempt[] {
@@ -46,45 +58,75 @@ function attempts(): Attempt[] {
     return [{ what: `MODULEFORMER_ADDON=${explicit}`, load: () => require(explicit) as NativeBinding }];
   }
   const root = packageRoot();
-  const version = versionIn(join(root, 'package.json'));
-  const cpu = `@moduleformer/${platformName()}`;
-  const cuda = `${cpu}-cuda`;
+  const [cpu, cuda] = [cpuPackage(), cudaPackage()];
   return [
     { what: `local build in ${join(root, 'build')}`, load: () => loadLocalBuild(root) },
-    { what: cuda, load: () => loadPackage(cuda, version, whyNoGpu) },
-    { what: cpu, load: () => loadPackage(cpu, version) },
+    ...(cuda === undefined ? [] : [{ what: cuda, load: () => loadCudaPackage(cuda) }]),
+    { what: cpu, load: () => loadPackage(cpu) },
   ];
 }
 
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
+}
+
+/** Why the package with CUDA kernels is not what was loaded; undefined when it was, or when it is not installed. */
+function whyNotCudaPackage({ what, passedOver }: AddonSource): string | undefined {
+  const cuda = cudaPackage();
+  if (cuda === undefined || what === cuda) return undefined;
+  let reason = passedOver.find((attempt) => attempt.what === cuda)?.reason;
+  if (reason === undefined) {
+    try {
+      requireInstalled(cuda);
+      reason = `installed, but not tried: ${what} comes first`;
+    } catch (error) {
+      reason = reasonOf(error);
+    }
+  }
+  return reason === NOT_INSTALLED ? undefined : `${cuda}: ${reason}`;
+}
+
+/** Where the addon came from. */
 export interface AddonSource {
   /** What was loaded. */
   what: string;
   /** What was tried before it, and why it was not taken. */
   passedOver: { what: string; reason: string }[];
+  /** Why a package with CUDA kernels that is installed was not taken; absent otherwise. */
+  unusedCudaPackage?: string;
+}
+
+function start(addon: NativeBinding, source: AddonSource): AddonSource {
+  const unused = whyNotCudaPackage(source);
+  const cuda = cudaPackage();
+  const missing = cuda === undefined || source.what === cuda ? '' : `${cuda} is not installed`;
+  // The order is that of ErrorKind in native/core/error.h.
+  addon.start(
+    [
+      errors.ShapeError,
+      errors.DTypeError,
+      errors.HandleError,
+      errors.ValueError,
+      errors.KernelError,
+      errors.OutOfMemoryError,
+      errors.AbortedError,
+    ],
+    unused ?? missing,
+  );
+  return unused === undefined ? source : { ...source, unusedCudaPackage: unused };
 }
 
 function load(): { addon: NativeBinding; source: AddonSource } {
-  const failures: AddonSource['passedOver'] = [];
+  const passedOver: AddonSource['passedOver'] = [];
   for (const { what, load } of attempts()) {
     try {
       const addon = load();
-      // The order is that of ErrorKind in native/core/error.h.
-      addon.setErrorClasses([
-        errors.ShapeError,
-        errors.DTypeError,
-        errors.HandleError,
-        errors.ValueError,
-        errors.KernelError,
-        errors.OutOfMemoryError,
-        errors.AbortedError,
-      ]);
-      return { addon, source: { what, passedOver: failures } };
+      return { addon, source: start(addon, { what, passedOver }) };
     } catch (error) {
-      const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
-      failures.push({ what, reason });
+      passedOver.push({ what, reason: reasonOf(error) });
     }
   }
-  const tried = failures.map(({ what, reason }) => `  - ${what}: ${reason}\n`).join('');
+  const tried = passedOver.map(({ what, reason }) => `  - ${what}: ${reason}\n`).join('');
   throw new errors.ModuleFormerError(
     `the native addon of moduleformer could not be loaded (${platformName()}, Node ${process.version}). Tried:\n` +
       `${tried}Build it from source, with CMake and a C++20 compiler: npx moduleformer build ` +

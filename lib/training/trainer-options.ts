@@ -45,8 +45,8 @@ export interface TrainerOptions {
   evaluateEvery?: number | undefined;
   /** Saved in every checkpoint, so that it can generate text by itself. */
   tokenizer?: Tokenizer | undefined;
-  /** A live display. Default false. */
-  progress?: boolean | Pick<ProgressOptions, 'stream' | 'intervalSeconds'>;
+  /** A live display, after a line that tells which backend runs and why (unless `backend` is false). Default false. */
+  progress?: boolean | (Pick<ProgressOptions, 'stream' | 'intervalSeconds'> & { backend?: boolean });
   /** Called after each step. */
   onStep?: (record: MetricsRecord) => void;
   /** Ends training after the step in progress, with a checkpoint. */

@@ -3,6 +3,7 @@ import type { Batch } from '../data/loader.js';
 import { DataError, DivergenceError, KernelError, ValueError } from '../errors.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { lockDirectory } from '../io/lock.js';
+import { describeBackend } from '../system.js';
 import {
   checkpointSteps,
   latestCheckpoint,
@@ -122,13 +123,15 @@ export class Trainer {
   /** @param resumedStep the step that metrics are cut back to; undefined for a new run. */
   async #train(resumedStep: number | undefined): Promise<TrainingResult> {
     const { model, runDir, steps, progress: shown = false } = this.#options;
+    const { backend = true, ...display } = typeof shown === 'object' ? shown : {};
     const metrics = runDir === undefined ? undefined : await this.#openRun(runDir, resumedStep);
     const progress = new Progress({
       total: Math.max(steps, this.#step),
       startStep: this.#step,
       silent: shown === false,
-      ...(typeof shown === 'object' ? shown : {}),
+      ...display,
     });
+    if (backend && shown !== false) progress.log(`backend: ${describeBackend(model.device).summary}`);
     this.#report = (record) => {
       metrics?.write(record);
       progress.update(record);

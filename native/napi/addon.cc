@@ -1,15 +1,9 @@
 #include <napi.h>
 
-#include "napi/environment.h"
 #include "napi/registry.h"
 
+// Starts nothing: the loader may only want to know what this binary offers, and then take another one.
 static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  try {
-    mf::napi::Environment::attach(env);
-  } catch (const std::exception& error) {
-    Napi::Error::New(env, error.what()).ThrowAsJavaScriptException();
-    return exports;
-  }
   mf::napi::registerOps(env, exports);
   mf::napi::registerTensor(env, exports);
   mf::napi::registerSystem(env, exports);

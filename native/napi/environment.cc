@@ -24,30 +24,31 @@ size_t allocatedSoFar(const Context& context) {
   return total;
 }
 
-std::unique_ptr<Backend> createCudaBackend() {
+std::unique_ptr<Backend> createCudaBackend([[maybe_unused]] const std::string& whyNoCuda) {
 #ifdef MF_CUDA
   return cuda::createBackend();
 #else
-  throw Error(ErrorKind::Value,
-              "device 'cuda' is not available: this addon was built without CUDA (MF_CUDA=OFF)");
+  throw Error(ErrorKind::Value, "device 'cuda' is not available: this addon was built without CUDA" +
+                                    (whyNoCuda.empty() ? "" : "; " + whyNoCuda));
 #endif
 }
 
 }  // namespace
 
-void Environment::attach(napi_env env) {
+Environment& Environment::attach(napi_env env) {
   Environment* self = std::make_unique<Environment>(env).release();
   napi_set_instance_data(
       env, self, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr);
   // Last in, first out: this runs before the thread-safe function and the instance data are finalised.
   napi_add_env_cleanup_hook(
       env, [](void* data) { static_cast<Environment*>(data)->shutDown(); }, self);
+  return *self;
 }
 
 Environment& Environment::of(napi_env env) {
   void* data = nullptr;
   napi_get_instance_data(env, &data);
-  return *static_cast<Environment*>(data);
+  return data ? *static_cast<Environment*>(data) : attach(env);
 }
 
 Environment::Environment(Napi::Env env) : env_(env) {
@@ -63,7 +64,7 @@ Environment::Environment(Napi::Env env) : env_(env) {
         std::move(backend), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
   };
   context.streams[static_cast<int>(Device::Cpu)] = makeStream(cpu::createBackend());
-  context.makeCuda = [makeStream] { return makeStream(createCudaBackend()); };
+  context.makeCuda = [this, makeStream] { return makeStream(createCudaBackend(whyNoCuda_)); };
 }
 
 Environment::~Environment() = default;
@@ -150,9 +151,10 @@ void Environment::noteAllocations() {
   if (allocatedSoFar(context) - sweptAt_ > kSweepEvery) sweep();
 }
 
-void Environment::setErrorClasses(Napi::Array classes) {
+void Environment::start(Napi::Array errorClasses, std::string whyNoCuda) {
   for (uint32_t i = 0; i < std::size(errorClasses_); ++i)
-    napi_create_reference(env_, classes.Get(i), 1, &errorClasses_[i]);
+    napi_create_reference(env_, errorClasses.Get(i), 1, &errorClasses_[i]);
+  whyNoCuda_ = std::move(whyNoCuda);
 }
 
 napi_value Environment::makeError(const Error& error) {

@@ -14,15 +14,15 @@ namespace mf::napi {
 
 class Environment {
  public:
-  static void attach(napi_env env);  // makes it and leaves it to env's instance data
   explicit Environment(Napi::Env env);
   ~Environment();
-  static Environment& of(napi_env env);
+  static Environment& of(napi_env env);  // made when it is first asked for
 
   Context context;
   HandleTable handles;
 
-  void setErrorClasses(Napi::Array classes);
+  // Errors are of these classes; `whyNoCuda`, if any, is the loader's reason for a binary without CUDA.
+  void start(Napi::Array errorClasses, std::string whyNoCuda);
   // Throws the JavaScript error of this kind in env; returns null for the caller to return.
   napi_value throwError(const Error& error);
 
@@ -40,6 +40,7 @@ class Environment {
     napi_ref pinned;
   };
 
+  static Environment& attach(napi_env env);  // leaves it to env's instance data
   static void onSignal(napi_env env, napi_value, void* context, void*);
   void settle();
   void notify();
@@ -54,6 +55,7 @@ class Environment {
   uint64_t nextToken_ = 1;
   napi_ref noop_ = nullptr;
   napi_ref errorClasses_[7] = {};
+  std::string whyNoCuda_;
   size_t sweptAt_ = 0;    // allocator's running total at the last sweep
   int64_t reported_ = 0;  // bytes that V8 was told of
 };

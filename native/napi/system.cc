@@ -4,6 +4,9 @@
 #include "cpu/select.h"
 #include "napi/convert.h"
 #include "napi/registry.h"
+#ifdef MF_CUDA
+#include "cuda/select.h"
+#endif
 
 namespace mf::napi {
 namespace {
@@ -90,8 +93,36 @@ Napi::Value measurePeak(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), cpu::measurePeak(kind, info[1].As<Napi::Number>().Int32Value()));
 }
 
-void setErrorClasses(const Napi::CallbackInfo& info) {
-  Environment::of(info.Env()).setErrorClasses(info[0].As<Napi::Array>());
+// start(errorClasses, whyNoCuda): the first call. Only now are the threads and tables of this environment
+// made.
+void start(const Napi::CallbackInfo& info) {
+  try {
+    Environment::of(info.Env()).start(info[0].As<Napi::Array>(), info[1].As<Napi::String>());
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+// cudaDevices(): { names, reason, architectures }; the reason why there are no names is '' where there are
+// some.
+Napi::Value cudaDevices(const Napi::CallbackInfo& info) {
+  Napi::Array names = Napi::Array::New(info.Env());
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("names", names);
+  result.Set("architectures", "");
+#ifdef MF_CUDA
+  try {
+    const cuda::Devices devices = cuda::devices();
+    for (const std::string& name : devices.names) names.Set(names.Length(), name);
+    result.Set("reason", devices.reason);
+    result.Set("architectures", devices.architectures);
+  } catch (const std::exception& error) {
+    result.Set("reason", error.what());
+  }
+#else
+  result.Set("reason", "this addon was built without CUDA");
+#endif
+  return result;
 }
 
 // For tests: the next kernel of this op fails; fresh outputs hold NaN until their op has run.
@@ -116,8 +147,9 @@ void registerSystem(napi_env env, napi_value exports) {
   target.Set("numThreads", Napi::Function::New<numThreads>(env, "numThreads"));
   target.Set("setNumThreads", Napi::Function::New<setNumThreads>(env, "setNumThreads"));
   target.Set("instructionSets", Napi::Function::New<instructionSets>(env, "instructionSets"));
+  target.Set("cudaDevices", Napi::Function::New<cudaDevices>(env, "cudaDevices"));
   target.Set("measurePeak", Napi::Function::New<measurePeak>(env, "measurePeak"));
-  target.Set("setErrorClasses", Napi::Function::New<setErrorClasses>(env, "setErrorClasses"));
+  target.Set("start", Napi::Function::New<start>(env, "start"));
   target.Set("failNext", Napi::Function::New<failNext>(env, "failNext"));
   target.Set("poisonOutputs", Napi::Function::New<poisonOutputs>(env, "poisonOutputs"));
 }
