@@ -3,7 +3,9 @@
  * operation, the argument, what was expected and what was given.
  */
 export class ModuleFormerError extends Error {
+  /** Stable, for programs: one for each class, as `MF_SHAPE`. */
   readonly code: string = 'MF_ERROR';
+  /** Takes a message, and as `cause` the error that led to this one. */
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = new.target.name;
@@ -22,7 +24,9 @@ export class DTypeError extends ModuleFormerError {
 
 /** A tensor handle that is disposed, belongs to another environment, or is no tensor at all. */
 export class HandleError extends TypeError {
+  /** Stable, for programs. */
   readonly code = 'MF_HANDLE';
+  /** Takes the message. */
   constructor(message: string) {
     super(message);
     this.name = 'HandleError';

@@ -55,14 +55,17 @@ export class Tensor {
     return this.#description;
   }
 
+  /** Sizes of the dimensions; [] for a scalar. @throws HandleError when disposed and never asked before. */
   get shape(): readonly number[] {
     return this.#describe().shape;
   }
 
+  /** The element type. */
   get dtype(): DType {
     return this.#describe().dtype;
   }
 
+  /** Where the memory is. */
   get device(): Device {
     return this.#describe().device;
   }
@@ -72,6 +75,7 @@ export class Tensor {
     return this.shape.reduce((product, size) => product * size, 1);
   }
 
+  /** Whether `dispose()` was called; using the tensor is then a HandleError. */
   get isDisposed(): boolean {
     return this.id === disposedId;
   }
@@ -182,7 +186,9 @@ export interface TensorOptions {
   dtype?: DType;
   /** Default: one dimension, or the nesting of the arrays. */
   shape?: readonly number[];
+  /** Default 'cpu'. */
   device?: Device;
+  /** Whether backward accumulates into `.grad`. Default false. */
   requiresGrad?: boolean;
 }
 

@@ -3,11 +3,13 @@ import type { Tensor } from '../tensor.js';
 
 /** One parameter with what AdamW keeps for it. Shapes equal the parameter's; "acc" is f32, f64 for f64 parameters. */
 export interface AdamWEntry {
+  /** Changed in place: f64, f32 or bf16. */
   parameter: Tensor;
   /** In the parameter's dtype or acc. */
   gradient: Tensor;
-  /** Acc: running means of the gradient and of its square. */
+  /** Acc: the running mean of the gradient. */
   m: Tensor;
+  /** Acc: the running mean of the squared gradient. */
   v: Tensor;
   /** f32: the parameter in full precision, for bf16 parameters; else null. */
   master: Tensor | null;
@@ -17,9 +19,13 @@ export interface AdamWEntry {
 
 /** The numbers of an AdamW step that all its parameters share. */
 export interface AdamWFactors {
+  /** Learning rate, at least 0. */
   lr: number;
+  /** Decay of the two running means, in [0, 1). */
   betas: readonly [number, number];
+  /** Added to the root of the mean square, at least 0. */
   eps: number;
+  /** Decoupled, at least 0. */
   weightDecay: number;
 }
 

@@ -66,7 +66,9 @@ export type RowMap = (typeof rowMaps)[number];
 
 /** Where the rows of a grouped product come from and go to, and what follows it. */
 export interface GroupedGemmOptions {
+  /** How the rows of x lie: by token [N, in], by slot or sorted by expert [R, in]. */
   inputRows: RowMap;
+  /** How the rows of the result lie. */
   outputRows: Exclude<RowMap, 'token'>;
   /** Applied to the result. */
   activation?: Activation;

@@ -8,7 +8,9 @@ import type { RoutingPlan } from './routing_plan.js';
 
 /** A weight in 8 bits: values [.., out, in] i8 times scales [.., out, in / groupSize] f32. */
 export interface QuantizedWeight {
+  /** i8, the shape of the weight with inputs last. */
   values: Tensor;
+  /** f32, one for each group of inputs. */
   scales: Tensor;
 }
 

@@ -6,7 +6,9 @@ import { apply } from './engine.js';
 
 /** dtype, device and range of random numbers. */
 export interface RandomOptions {
+  /** Default 'f32'. */
   dtype?: DType;
+  /** Default 'cpu'. */
   device?: Device;
 }
 

@@ -18,7 +18,9 @@ export class RoutingPlan {
   readonly inverse: Tensor;
   /** [E + 1] i32: the first sorted row of each expert, then R. */
   readonly offsets: Tensor;
+  /** K, experts of a token. */
   readonly topK: number;
+  /** E, experts in all. */
   readonly numExperts: number;
 
   /**

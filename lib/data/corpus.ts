@@ -19,6 +19,7 @@ export interface CorpusOptions {
 
 /** A text of its own: nothing attends across its ends. */
 export interface Document {
+  /** Never empty. */
   readonly text: string;
   /** The file it comes from. */
   readonly source: string;

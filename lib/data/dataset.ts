@@ -66,8 +66,11 @@ type Index = z.infer<typeof indexSchema>;
  * document belongs to depends on its text and the seed alone, so equal documents are never in both.
  */
 export class TextDataset {
+  /** Where it lies. */
   readonly dir: string;
+  /** The tokens to train on. */
   readonly train: TokenReader;
+  /** The tokens of the documents that are held out. */
   readonly validation: TokenReader;
   readonly #index: Index;
 
@@ -78,10 +81,12 @@ export class TextDataset {
     this.validation = validation;
   }
 
+  /** Ids of the tokenizer that it was made with; all tokens are below. */
   get vocabSize(): number {
     return this.#index.vocabSize;
   }
 
+  /** The token at the end of every document. */
   get eosId(): number {
     return this.#index.eosId;
   }

@@ -14,6 +14,7 @@ export class DecodeStream {
   #context: number[] = [];
   #pending: number[] = [];
 
+  /** With `skipSpecialTokens` (default false) special tokens give no text. */
   constructor(tokenizer: Tokenizer, options: { skipSpecialTokens?: boolean } = {}) {
     this.#tokenizer = tokenizer;
     this.#skipSpecialTokens = options.skipSpecialTokens ?? false;

@@ -6,6 +6,7 @@ import type { TokenReader } from './shards.js';
 
 /** Which rows are read, in which order. */
 export interface DataLoaderOptions {
+  /** What is read. */
   dataset: TextDataset;
   /** Default 'train'. */
   split?: Split;
@@ -26,7 +27,9 @@ export interface DataLoaderOptions {
 
 /** B rows of T tokens, row by row. The model shifts: position t-1 predicts `labels[t]`. */
 export interface Batch {
+  /** B. */
   readonly batchSize: number;
+  /** T. */
   readonly sequenceLength: number;
   /** [B*T] */
   readonly inputIds: Int32Array;
@@ -38,13 +41,19 @@ export interface Batch {
 
 /** Where a loader is, as JSON. */
 export interface LoaderState {
+  /** Epochs that are used up. */
   readonly epoch: number;
   /** Rows of this epoch already delivered. */
   readonly position: number;
+  /** Decides the order of the rows. */
   readonly seed: number;
+  /** Whether every epoch has an order of its own. */
   readonly shuffle: boolean;
+  /** Whether documents are kept apart. */
   readonly packed: boolean;
+  /** Which part of the data set. */
   readonly split: Split;
+  /** T, tokens of a row. */
   readonly sequenceLength: number;
   /** The data set's fingerprint. */
   readonly dataset: string;
@@ -64,9 +73,13 @@ export const IGNORED_LABEL = -100;
  * One batch is read ahead. Each batch lets pending events of Node run before it is delivered.
  */
 export class DataLoader implements AsyncIterable<Batch> {
+  /** What is read. */
   readonly dataset: TextDataset;
+  /** B, rows of a batch. */
   readonly batchSize: number;
+  /** T, tokens of a row. */
   readonly sequenceLength: number;
+  /** Which part of the data set. */
   readonly split: Split;
   /** Rows of an epoch. */
   readonly rowsPerEpoch: number;

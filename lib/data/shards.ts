@@ -127,7 +127,9 @@ export class TokenWriter {
 
 /** Reads ranges of the token ids of one split. Holds no file open and in memory only the documents' offsets. */
 export class TokenReader {
+  /** Tokens of the split, EOS included. */
   readonly tokenCount: number;
+  /** Documents of the split. */
   readonly documentCount: number;
   /** The offset of each document's first token, ascending; a document ends with EOS. */
   readonly documentOffsets: Float64Array;

@@ -5,6 +5,7 @@ import type { Tokenizer } from './tokenizer.js';
 
 /** Where streamed batches come from, and their shape. */
 export interface StreamedBatchesOptions {
+  /** Must have an end-of-text token, which is put after each document. */
   tokenizer: Tokenizer;
   /** B: rows of a batch; the last one may have fewer. */
   batchSize: number;

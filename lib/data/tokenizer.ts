@@ -11,7 +11,9 @@ import { loadNativeTokenizers } from './native-tokenizers.js';
 
 /** The content of a tokenizer.json, as far as this class reads it. */
 export interface TokenizerJson {
+  /** Vocabulary and merges. */
   readonly model: object;
+  /** Special tokens, and others that are never split. */
   readonly added_tokens: readonly { readonly id: number; readonly content: string }[];
   readonly [field: string]: unknown;
 }
@@ -51,10 +53,13 @@ const KNOWN_EOS = ['<|endoftext|>', '<|end_of_text|>', '</s>'];
 export class Tokenizer {
   /** The number of ids: one more than the largest. */
   readonly vocabSize: number;
-  /** Ids of the special tokens; undefined where the tokenizer has none. */
+  /** The end-of-text token: `eos_token`, else a well-known one; undefined, as those below, where there is none. */
   readonly eosId: number | undefined;
+  /** The id of `bos_token`. */
   readonly bosId: number | undefined;
+  /** The id of `pad_token`. */
   readonly padId: number | undefined;
+  /** The id of `unk_token`. */
   readonly unkId: number | undefined;
   /** SHA-256 of the content of tokenizer.json, independent of its formatting. */
   readonly hash: string;

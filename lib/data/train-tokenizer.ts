@@ -15,6 +15,7 @@ import { Tokenizer } from './tokenizer.js';
 export interface TrainTokenizerOptions {
   /** Text or JSONL files, as for `readDocuments`; either these or `texts`. */
   files?: string | readonly string[];
+  /** Texts, in memory or as they come; either these or `files`. */
   texts?: Iterable<string> | AsyncIterable<string>;
   /** The number of ids of the result: special tokens + 256 bytes + merges. */
   vocabSize: number;

@@ -9,6 +9,7 @@ import { evaluate } from '../training/evaluate.js';
 
 /** How much a change of a model changed what it says. */
 export interface OutputChange {
+  /** exp of the mean cross-entropy over all predicted tokens, of both models. */
   perplexity: { before: number; after: number };
   /** ||logits after - logits before|| / ||logits before||, over all positions. */
   logits: number;

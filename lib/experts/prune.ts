@@ -26,6 +26,7 @@ export type PruneAmount =
 
 /** Which experts are removed, by which measure. */
 export interface PruneOptions {
+  /** By what experts are ranked. */
   criterion: PruneCriterion;
   /** Without it all attention experts stay. */
   attention?: PruneAmount | undefined;
@@ -46,8 +47,11 @@ export type ExpertLists = Record<ExpertKind, number[]>[];
 export interface PruneResult {
   /** The smaller model; the one given stays as it is. */
   model: ModuleFormerForCausalLM;
+  /** The experts that stayed, by their old numbers. */
   kept: ExpertLists;
+  /** The experts that are gone. */
   removed: ExpertLists;
+  /** All parameters of both models. */
   parameters: { before: number; after: number };
   /** In the model's dtype. */
   bytesSaved: number;

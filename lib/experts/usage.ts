@@ -36,22 +36,27 @@ export type BlockUsage = Record<ExpertKind, RouterUsage>;
 
 /** What the routers did with the texts of a domain. */
 export interface DomainUsage {
+  /** As it was given. */
   name: string;
   /** Tokens that were counted: all but padding. */
   tokens: number;
+  /** One entry per block. */
   blocks: BlockUsage[];
 }
 
 /** How often a token sent a row to each expert, by block. */
 export interface TokenUsage {
+  /** The token's id. */
   id: number;
   /** Times that the token occurred. */
   count: number;
+  /** Per block and kind the rows to each expert [E]. */
   blocks: Record<ExpertKind, number[]>[];
 }
 
 /** Which experts fire for which domains and tokens. */
 export interface UsageReport {
+  /** In the order in which they were given. */
   domains: DomainUsage[];
   /** I(expert; domain) in nats, from choices, by block; each domain counts the same. */
   domainInformation: Record<ExpertKind, number>[];
@@ -67,6 +72,7 @@ export interface UsageOptions {
   tokenIds?: readonly number[];
   /** The most tokens of each domain, rounded up to whole batches. Default: all. */
   maxTokens?: number;
+  /** Ends counting early, with the signal's reason as the error. */
   signal?: AbortSignal | undefined;
 }
 

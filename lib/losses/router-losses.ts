@@ -13,8 +13,11 @@ export interface RouterLosses {
 
 /** How much each counts in `loss`, besides the cross-entropy. */
 export interface LossWeights {
+  /** Of balancing. */
   aux: number;
+  /** Of the entropy of the mean distribution over experts. */
   concentration: number;
+  /** Of the mean squared logsumexp of router logits. */
   z: number;
 }
 

@@ -40,7 +40,9 @@ export interface ForwardInputs {
    * then those of the larger batch. See `routerLoss`.
    */
   population?: readonly BlockStatistics[];
+  /** Whether to give `hiddenStates`. Default false. */
   outputHiddenStates?: boolean;
+  /** Whether to compute `attentions`, [T, Tk] of every head. Default false. */
   outputAttentions?: boolean;
   /** Whether `routers` tell the norm of every chosen expert's output. */
   outputExpertNorms?: boolean;
@@ -78,7 +80,9 @@ export interface CausalLMOutput extends ModelOutput {
   crossEntropy: Tensor | null;
   /** Unweighted balancing loss, summed over routers; null in dense models and with `lastLogitsOnly`. */
   auxLoss: Tensor | null;
+  /** Unweighted entropy of the routers' mean probabilities, summed over routers; null as `auxLoss`. */
   concentrationLoss: Tensor | null;
+  /** Unweighted mean squared logsumexp of router logits, summed over routers; null as `auxLoss`. */
   zLoss: Tensor | null;
   /** [B, T, V], f32 (f64 in f64 models). */
   logits: Tensor | null;
@@ -94,6 +98,7 @@ export interface CausalLMConfig {
 
 /** What language models and classifiers share: from inputs to hidden states. */
 export abstract class TransformerModel<C extends CausalLMConfig> extends PretrainedModel<C> {
+  /** Embedding, blocks and final norm. */
   protected abstract readonly transformer: Transformer;
 
   /** Recompute each block in backward instead of keeping its activations: less memory, a third more work. */
@@ -101,6 +106,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
     return this.transformer.gradientCheckpointing;
   }
 
+  /** May be changed between passes. */
   set gradientCheckpointing(value: boolean) {
     this.transformer.gradientCheckpointing = value;
   }
@@ -168,8 +174,10 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
   /** What the router losses count in `loss`; `aux` starts as the config's `aux_loss_weight`. */
   readonly lossWeights: LossWeights;
   readonly #auxLossType: 'mi' | 'switch';
+  /** [V, D], without bias. */
   protected abstract readonly head: Linear;
 
+  /** `aux` says how the routers are balanced, and what that counts in `loss`. */
   constructor(config: C, options: BuildOptions, aux: { weight: number; type: 'mi' | 'switch' }) {
     super(config, options);
     this.lossWeights = { aux: aux.weight, concentration: 0, z: 0 };

@@ -60,78 +60,144 @@ function number(expected: string, isLegal: (value: number) => boolean) {
  * model and are kept as they are; those that would make it another model must have the value that makes it this one.
  */
 export const pretrainedFields = {
+  /** The class that transformers would load; set when a model is saved. */
   architectures: z.array(z.string()).nullable().optional(),
+  /** Must be 0: the reference never applies dropout to attention weights. */
   attn_pdrop: z
     .literal(0, { error: 'the reference never applies dropout to attention weights, so it must be 0' })
     .default(0),
+  /** Must be false: the LM head has weights of its own. */
   tie_word_embeddings: z
     .literal(false, { error: 'the LM head has weights of its own, so it must be false' })
     .default(false),
+  /** Must be false. */
   is_encoder_decoder: z.literal(false, { error: 'there is no encoder, so it must be false' }).optional(),
+  /** Must be false. */
   add_cross_attention: z.literal(false, { error: 'there is no encoder, so it must be false' }).optional(),
+  /** Must be {}. */
   pruned_heads: z.strictObject({}, { error: 'no heads can be pruned, so it must be {}' }).optional(),
+  /** Names of a classifier's labels by their number; gives `num_labels`. */
   id2label: z
     .record(z.string().regex(/^[0-9]+$/), z.string())
     .nullable()
     .optional(),
+  /** The inverse of `id2label`; kept, without effect. */
   label2id: z.record(z.string(), z.int()).nullable().optional(),
+  /** Of transformers: kept, without effect. */
   _attn_implementation: json(),
+  /** Of transformers: kept, without effect. */
   _attn_implementation_autoset: json(),
+  /** Of transformers: kept, without effect. */
   _attn_implementation_internal: json(),
+  /** Of transformers: kept, without effect. */
   _commit_hash: json(),
+  /** Of transformers: kept, without effect. */
   _experts_implementation: json(),
+  /** Of transformers: kept, without effect. */
   _experts_implementation_internal: json(),
+  /** Of transformers: kept, without effect. */
   _name_or_path: json(),
+  /** Of transformers: kept, without effect. */
   attn_implementation: json(),
+  /** Of transformers: kept, without effect. */
   auto_map: json(),
+  /** Of transformers: kept, without effect. */
   bad_words_ids: json(),
+  /** Of transformers: kept, without effect. */
   begin_suppress_tokens: json(),
+  /** Of transformers: kept, without effect. */
   chunk_size_feed_forward: json(),
+  /** Of transformers: kept, without effect. */
   cross_attention_hidden_size: json(),
+  /** Of transformers: kept, without effect. */
   custom_pipelines: json(),
+  /** Of transformers: kept, without effect. */
   decoder_start_token_id: json(),
+  /** Of transformers: kept, without effect. */
   diversity_penalty: json(),
+  /** Of transformers: kept, without effect. */
   do_sample: json(),
+  /** Of transformers: kept, without effect. */
   dtype: json(),
+  /** Of transformers: kept, without effect. */
   early_stopping: json(),
+  /** Of transformers: kept, without effect. */
   encoder_no_repeat_ngram_size: json(),
+  /** Of transformers: kept, without effect. */
   exponential_decay_length_penalty: json(),
+  /** Of transformers: kept, without effect. */
   finetuning_task: json(),
+  /** Of transformers: kept, without effect. */
   forced_bos_token_id: json(),
+  /** Of transformers: kept, without effect. */
   forced_eos_token_id: json(),
+  /** Of transformers: kept, without effect. */
   gradient_checkpointing: json(),
+  /** Of transformers: kept, without effect. */
   is_decoder: json(),
+  /** Of transformers: kept, without effect. */
   length_penalty: json(),
+  /** Of transformers: kept, without effect. */
   max_length: json(),
+  /** Of transformers: kept, without effect. */
   min_length: json(),
+  /** Of transformers: kept, without effect. */
   n_ctx: json(),
+  /** Of transformers: kept, without effect. */
   name_or_path: json(),
+  /** Of transformers: kept, without effect. */
   no_repeat_ngram_size: json(),
+  /** Of transformers: kept, without effect. */
   num_beam_groups: json(),
+  /** Of transformers: kept, without effect. */
   num_beams: json(),
+  /** Of transformers: kept, without effect. */
   num_return_sequences: json(),
+  /** Of transformers: kept, without effect. */
   output_attentions: json(),
+  /** Of transformers: kept, without effect. */
   output_hidden_states: json(),
+  /** Of transformers: kept, without effect. */
   output_scores: json(),
+  /** Of transformers: kept, without effect. */
   prefix: json(),
+  /** Of transformers: kept, without effect. */
   remove_invalid_values: json(),
+  /** Of transformers: kept, without effect. */
   repetition_penalty: json(),
+  /** Of transformers: kept, without effect. */
   return_dict: json(),
+  /** Of transformers: kept, without effect. */
   return_dict_in_generate: json(),
+  /** Of transformers: kept, without effect. */
   sep_token_id: json(),
+  /** Of transformers: kept, without effect. */
   suppress_tokens: json(),
+  /** Of transformers: kept, without effect. */
   task_specific_params: json(),
+  /** Of transformers: kept, without effect. */
   temperature: json(),
+  /** Of transformers: kept, without effect. */
   tf_legacy_loss: json(),
+  /** Of transformers: kept, without effect. */
   tie_encoder_decoder: json(),
+  /** Of transformers: kept, without effect. */
   tokenizer_class: json(),
+  /** Of transformers: kept, without effect. */
   top_k: json(),
+  /** Of transformers: kept, without effect. */
   top_p: json(),
+  /** Of transformers: kept, without effect. */
   torch_dtype: json(),
+  /** Of transformers: kept, without effect. */
   torchscript: json(),
+  /** Of transformers: kept, without effect. */
   transformers_version: json(),
+  /** Of transformers: kept, without effect. */
   typical_p: json(),
+  /** Of transformers: kept, without effect. */
   use_bfloat16: json(),
+  /** Of transformers: kept, without effect. */
   use_cache: json(),
 };
 

@@ -29,6 +29,7 @@ const DEFAULT_NUM_LABELS = 2;
 
 const schema = z.strictObject({
   ...pretrainedFields,
+  /** What transformers goes by. */
   model_type: z.literal('moduleformer').default('moduleformer'),
   /** V, the number of token ids. */
   vocab_size: size().default(50295),
@@ -70,13 +71,19 @@ const schema = z.strictObject({
   layer_norm_epsilon: positive().default(1e-5),
   /** Standard deviation of the initial Linear and Embedding weights. */
   initializer_range: nonNegative().default(0.02),
+  /** Begins a text; nothing in this package puts it there. */
   bos_token_id: tokenId().default(50256),
+  /** Ends a text; generation stops at it. */
   eos_token_id: tokenId().default(50256),
+  /** Tells a classifier where a row ends; attention goes by masks alone. */
   pad_token_id: tokenId().default(null),
   /** How the routers are balanced: mutual information, or the loss of Switch Transformers. */
   aux_loss_type: z.enum(AUX_LOSS_TYPES).default('mi'),
+  /** What the balancing loss counts in the loss. */
   aux_loss_weight: nonNegative().default(0),
+  /** What computes router logits: two layers (`mlp`), one (`linear`), or cosines to centroids (`gmm`). */
   gate_type: z.enum(GATE_TYPES).default('mlp'),
+  /** Another name of the only attention there is. */
   att_func: z.literal('stickbreaking').optional(),
   /** Whether a token attends to itself. */
   attend_current: z.boolean().default(true),
@@ -84,6 +91,7 @@ const schema = z.strictObject({
   attend_remainder: z.boolean().default(false),
   /** Outputs of a classification head; without it as many as `id2label` has, or 2. */
   num_labels: size().optional(),
+  /** The loss of a classifier; null: decided by the labels. */
   problem_type: z.enum(PROBLEM_TYPES).nullable().default(null),
 });
 

@@ -22,6 +22,7 @@ const DEFAULT_ROTARY_PCT = { softmax: 0.25, stickbreaking: 0 } as const;
 
 const schema = z.strictObject({
   ...pretrainedFields,
+  /** Tells a dense checkpoint from a ModuleFormer. */
   model_type: z.literal('moduleformer-dense').default('moduleformer-dense'),
   /** V, the number of token ids. */
   vocab_size: size().default(50304),
@@ -35,13 +36,17 @@ const schema = z.strictObject({
   n_head: size().default(16),
   /** F, the width of the MLP; 4 * D when missing. */
   ffd_hidden: size().optional(),
+  /** Of the MLP. */
   activation_function: activation().default('gelu'),
+  /** Softmax, or stick-breaking as in ModuleFormer. */
   attention_type: z.enum(ATTENTION_TYPES).default('softmax'),
   /** Which part of a head's width is rotated by position; 0.25 for softmax and 0 for stick-breaking when missing. */
   rotary_pct: fraction().optional(),
+  /** Base of the wavelengths of the rotation. */
   rotary_base: positive().default(10000),
   /** `x + attention(LN1(x)) + mlp(LN2(x))` as in Pythia, instead of one sublayer after the other. */
   use_parallel_residual: z.boolean().default(true),
+  /** Added to the variance in every norm. */
   layer_norm_epsilon: positive().default(1e-5),
   /** Dropout on the outputs of both sublayers. */
   resid_pdrop: probability().default(0),
@@ -49,8 +54,11 @@ const schema = z.strictObject({
   embd_pdrop: probability().default(0),
   /** Standard deviation of the initial Linear and Embedding weights. */
   initializer_range: nonNegative().default(0.02),
+  /** Begins a text; nothing in this package puts it there. */
   bos_token_id: tokenId().default(0),
+  /** Ends a text; generation stops at it. */
   eos_token_id: tokenId().default(0),
+  /** Kept; padding is what the mask says. */
   pad_token_id: tokenId().default(null),
 });
 

@@ -5,6 +5,7 @@ import type { KeyValueCache } from './key-value-cache.js';
 
 /** What a router did for one forward pass. */
 export interface RouterOutput {
+  /** The experts of every token, their gates and the order of the rows. */
   plan: RoutingPlan;
   /** [N, E] f32 (f64 in f64 models). */
   probabilities: Tensor;
@@ -18,13 +19,17 @@ export interface RouterOutput {
 
 /** The experts that one block's routers chose, as recorded in `out.routing`, to be imposed on another forward pass. */
 export interface BlockRouting {
+  /** Of the attention's router. */
   attention: RoutingPlan;
+  /** Of the MLP's router. */
   mlp: RoutingPlan;
 }
 
 /** The `statistics` [3, E] of one block's routers, summed over the parts of a larger batch. */
 export interface BlockStatistics {
+  /** [3, E] of the attention's router. */
   attention: Tensor;
+  /** [3, E] of the MLP's router. */
   mlp: Tensor;
 }
 

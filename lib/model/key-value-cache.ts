@@ -14,11 +14,12 @@ interface Entry {
  * identity, one tensor serves as both.
  */
 export class KeyValueCache {
+  /** The most positions it holds. */
   readonly capacity: number;
   readonly #entries: (Entry | undefined)[] = [];
   #length = 0;
 
-  /** @param capacity the most positions it will hold. */
+  /** Empty; memory for `capacity` positions is taken at the first use. */
   constructor(capacity: number) {
     this.capacity = capacity;
   }

@@ -48,15 +48,20 @@ export interface BuildOptions extends ModelOptions {
 
 /** A model with a config that can be saved as a Hugging Face directory. */
 export abstract class PretrainedModel<C extends { toJSON(): Record<string, unknown> }> extends Module {
+  /** The content of its config.json. */
   readonly config: C;
+  /** Of parameters and activations. */
   readonly dtype: FloatDType;
+  /** Where its parameters are. */
   readonly device: Device;
   /** Decides dropout and sampled top-k together with `forwardCount`. */
   readonly seed: number;
   /** Training passes so far: random numbers never repeat. Part of a training checkpoint. */
   forwardCount = 0;
+  /** Makes the parameters, in order. */
   protected readonly make: ParameterFactory;
 
+  /** Random parameters, in evaluation mode. */
   constructor(config: C, { dtype = 'f32', device = 'cpu', seed = 0, uninitialised = false }: BuildOptions) {
     super();
     this.config = config;

@@ -15,6 +15,7 @@ export type ClassificationLabels = readonly number[] | readonly (readonly number
 
 /** Ids, and labels where a loss is wanted. */
 export interface ClassificationInputs extends ForwardInputs {
+  /** One row each; a single class of -100 is ignored. */
   labels?: ClassificationLabels;
 }
 
@@ -32,9 +33,11 @@ export interface ClassificationOutput extends ModelOutput {
  */
 export class ModuleFormerForSequenceClassification extends TransformerModel<ModuleFormerConfig> {
   protected readonly architecture = 'ModuleFormerForSequenceClassification';
+  /** Embedding, blocks and final norm. */
   protected readonly transformer: Transformer;
   readonly #head: Linear;
 
+  /** A new classifier with random parameters, in evaluation mode. */
   constructor(config: ModuleFormerConfig, options: ModelOptions & BuildOptions = {}) {
     super(config, options);
     this.transformer = this.child('transformer', moduleFormerTransformer(this.make, config));

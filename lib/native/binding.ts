@@ -49,6 +49,7 @@ export interface InstructionSets {
   built: string[];
   /** Those of them that this processor has. */
   supported: string[];
+  /** The one in use. */
   chosen: string;
   /** Whether bf16 dot products (vdpbf16ps) are used. */
   bf16Dot: boolean;

@@ -6,9 +6,12 @@ import { multiply } from './quantized.js';
 
 /** y = x W^T + b with W [out, in], initialised from N(0, std^2), b from 0. */
 export class Linear extends Module {
+  /** [out, in] */
   readonly weight: Tensor;
+  /** [out] */
   readonly bias: Tensor | null;
 
+  /** `std` is the standard deviation of the initial weights; `bias` whether there is one. */
   constructor(
     make: ParameterFactory,
     inFeatures: number,
@@ -28,8 +31,10 @@ export class Linear extends Module {
 
 /** A table [V, D], initialised from N(0, std^2). */
 export class Embedding extends Module {
+  /** [V, D] */
   readonly weight: Tensor;
 
+  /** `std` is the standard deviation of the initial values. */
   constructor(make: ParameterFactory, vocabSize: number, width: number, std: number) {
     super();
     this.weight = this.parameter('weight', make.normal([vocabSize, width], std));
@@ -41,11 +46,15 @@ export class Embedding extends Module {
   }
 }
 
+/** (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension. */
 export class LayerNorm extends Module {
+  /** [D], initially 1. */
   readonly weight: Tensor;
+  /** [D], initially 0. */
   readonly bias: Tensor;
   readonly #eps: number;
 
+  /** `eps` is added to the variance. */
   constructor(make: ParameterFactory, width: number, eps: number) {
     super();
     this.weight = this.parameter('weight', make.constant([width], 1));

@@ -20,15 +20,21 @@ export interface AdamWOptions {
 
 /** Parameters, plain or with their names, with options of their own; what is missing is that of the optimizer. */
 export interface AdamWGroupOptions extends AdamWOptions {
+  /** [name, parameter] pairs give their names to `namedState`. */
   params: Iterable<Tensor | readonly [name: string, parameter: Tensor]>;
 }
 
 /** A group in use. All but `params` may be changed between steps. */
 export interface AdamWGroup {
+  /** The parameters of this group. */
   readonly params: readonly Tensor[];
+  /** Learning rate. */
   lr: number;
+  /** Decay of the running means. */
   betas: readonly [number, number];
+  /** Added to the root of the mean square. */
   eps: number;
+  /** Decoupled weight decay. */
   weightDecay: number;
 }
 
@@ -44,6 +50,7 @@ const defaults = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }
  * and are changed, by weight decay neither.
  */
 export class AdamW {
+  /** The groups in use, in the order given; their options may be changed between steps. */
   readonly groups: readonly AdamWGroup[];
   readonly #names = new Map<Tensor, string>();
   readonly #state = new Map<Tensor, State>();
@@ -67,6 +74,7 @@ export class AdamW {
     return (this.groups[0] as AdamWGroup).lr;
   }
 
+  /** @throws ValueError unless the rate is a finite number of at least 0. */
   set lr(value: number) {
     requireNumber('lr', value, value >= 0, 'at least 0');
     for (const group of this.groups) group.lr = value;

@@ -13,6 +13,7 @@ export type ScheduleDescription =
  */
 export interface Schedule {
   (step: number): number;
+  /** From which `scheduleFrom` makes it again. */
   readonly description: ScheduleDescription;
 }
 

@@ -17,7 +17,9 @@ const count = z.int().nonnegative();
 const number = z.number();
 const fileSchema = z.strictObject({ bytes: count, crc32: count });
 const stateSchema = z.strictObject({
+  /** What the file is. */
   format: z.literal('moduleformer-training'),
+  /** Of the format. */
   version: z.literal(1),
   /** Optimizer steps done. */
   step: count,
@@ -25,26 +27,41 @@ const stateSchema = z.strictObject({
   tokens: count,
   /** Seconds spent in training. */
   elapsedSeconds: number.nonnegative(),
+  /** What decides random numbers and losses of the model. */
   model: z.strictObject({
+    /** Of the initial parameters, dropout and sampled top-k. */
     seed: count,
+    /** Training passes so far. */
     forwardCount: count,
+    /** Of the parameters. */
     dtype: z.enum(['f64', 'f32', 'bf16']),
+    /** What the routers' losses count at this step. */
     lossWeights: z.strictObject({ aux: number, concentration: number, z: number }),
   }),
   /** Settings under which the run continues bit for bit; compared by value. */
   settings: z.record(z.string(), z.json()),
+  /** Where the data stands; null without a loader. */
   loader: z
     .strictObject({
+      /** Epochs that are used up. */
       epoch: count,
+      /** Rows of this epoch already delivered. */
       position: count,
+      /** Decides the order of the rows. */
       seed: count,
+      /** Whether every epoch has an order of its own. */
       shuffle: z.boolean(),
+      /** Whether documents are kept apart. */
       packed: z.boolean(),
+      /** Which part of the data set. */
       split: z.enum(['train', 'validation']),
+      /** T, tokens of a row. */
       sequenceLength: count,
+      /** The data set's fingerprint. */
       dataset: z.string(),
     })
     .nullable(),
+  /** Of this package and Node, for information. */
   versions: z.record(z.string(), z.string()),
   /** What the other files of the directory hold. */
   files: z.record(z.string(), fileSchema),

@@ -31,7 +31,9 @@ import { versions } from './versions.js';
 
 /** All that training needs to go on. */
 export interface TrainingCheckpoint {
+  /** Saved with its config, weights and place in the random stream. */
   model: CausalLM<CausalLMConfig>;
+  /** Saved with its means and counts. */
   optimizer: AdamW;
   /** Optimizer steps done. */
   step: number;

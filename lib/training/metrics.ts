@@ -26,11 +26,13 @@ export interface MetricsRecord {
   auxLoss: number;
   /** The unweighted sum over all routers of the entropy of their mean probabilities; absent in dense models. */
   concentrationLoss?: number;
+  /** The learning rate of this step. */
   lr: number;
   /** The gradient's norm before clipping. */
   gradNorm: number;
   /** Training tokens seen since the run began. */
   tokens: number;
+  /** Training tokens of this step by its seconds. */
   tokensPerSecond: number;
   /** Seconds of training since the run began, resumed parts included. */
   elapsedSeconds: number;
@@ -200,6 +202,7 @@ export interface MetricsWriterOptions {
  * when the process exits; call `flush()` before saving a checkpoint, so that a resumed run finds no gap.
  */
 export class MetricsWriter {
+  /** The file. */
   readonly path: string;
   #buffer = '';
   #lastStep: number;

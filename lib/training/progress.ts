@@ -121,6 +121,7 @@ export class Progress {
   #lastLine = -Infinity;
   #printedStep = -1;
 
+  /** Shows the bar, unless it is silent. @throws ValueError for a total, start or interval that is impossible. */
   constructor(options: ProgressOptions) {
     const { total, startStep = 0, stream = process.stdout, silent = false, intervalSeconds = 5 } = options;
     if (!Number.isSafeInteger(total) || total < 0) {

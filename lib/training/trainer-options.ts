@@ -11,11 +11,13 @@ import type { ProgressOptions } from './progress.js';
 
 /** What is trained, with which data, how long, and what is written where. */
 export interface TrainerOptions {
+  /** Trained in place. */
   model: CausalLM<CausalLMConfig>;
   /** Batches of the split 'train'. */
   train: DataLoader;
   /** Held-out batches, evaluated every `evaluateEvery` steps and at the end. */
   validation?: DataLoader | undefined;
+  /** Over the model's parameters, or some of them; `schedule` sets its rate. */
   optimizer: AdamW;
   /** The learning rate of every step. */
   schedule: Schedule;
