@@ -78,16 +78,20 @@ void CudaBackend::raiseFault() {
 }
 
 void* CudaBackend::scratch(size_t bytes) {
-  if (bytes > scratchBytes_) {
-    const size_t size = std::max(bytes, scratchBytes_ + scratchBytes_ / 2);
-    waitFor(stream_);
-    if (scratch_) deviceMemory().release(scratch_, scratchBytes_);
-    scratchBytes_ = 0;
-    scratch_ = deviceMemory().allocate((size + 255) / 256 * 256);
-    if (!scratch_)
-      throw Error(ErrorKind::Memory,
-                  "out of memory on the CUDA device, for " + std::to_string(bytes) + " bytes of scratch");
+  if (bytes <= scratchBytes_) return scratch_;
+  const auto allocate = [&](size_t size) {
     scratchBytes_ = (size + 255) / 256 * 256;
+    return deviceMemory().allocate(scratchBytes_);
+  };
+  const size_t ample = std::max(bytes, scratchBytes_ + scratchBytes_ / 2);
+  waitFor(stream_);
+  if (scratch_) deviceMemory().release(scratch_, scratchBytes_);
+  scratch_ = allocate(ample);
+  if (!scratch_) scratch_ = allocate(bytes);
+  if (!scratch_) {
+    scratchBytes_ = 0;
+    throw Error(ErrorKind::Memory,
+                "out of memory on the CUDA device: " + std::to_string(bytes) + " bytes of scratch wanted");
   }
   return scratch_;
 }

@@ -73,9 +73,12 @@ Block::Block() {
 }
 
 std::string Block::described(const std::string& what) const {
+  const Index& grid = launch_->grid;
   return "emulation: " + what + " (block " + std::to_string(index_.x) + ", " + std::to_string(index_.y) +
          ", " + std::to_string(index_.z) + ", thread " + std::to_string(current_ ? current_->index : -1) +
-         ")";
+         "; launch of [" + std::to_string(grid.x) + ", " + std::to_string(grid.y) + ", " +
+         std::to_string(grid.z) + "] blocks of " + std::to_string(launch_->threads) + " threads with " +
+         std::to_string(launch_->shared) + " bytes of shared memory)";
 }
 
 void Block::fail(const std::string& what) const {

@@ -1,8 +1,38 @@
 #include "cuda/device.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 namespace mf::cuda {
+namespace {
+
+// Of the size that MODULEFORMER_EMULATION_MEMORY names, in bytes; without it as large as the system's.
+class EmulatedMemory final : public MemorySource {
+ public:
+  EmulatedMemory() {
+    if (const char* bytes = std::getenv("MODULEFORMER_EMULATION_MEMORY"))
+      free_ = std::strtoull(bytes, nullptr, 10);
+  }
+  void* allocate(size_t bytes) override {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (bytes > free_) return nullptr;
+    void* data = systemMemory().allocate(bytes);
+    if (data) free_ -= bytes;
+    return data;
+  }
+  void release(void* data, size_t bytes) override {
+    const std::lock_guard<std::mutex> guard(lock_);
+    systemMemory().release(data, bytes);
+    free_ += bytes;
+  }
+
+ private:
+  std::mutex lock_;
+  size_t free_ = SIZE_MAX / 2;
+};
+
+}  // namespace
 
 std::string reasonUnavailable() {
   return "";
@@ -19,7 +49,8 @@ StreamHandle createStream() {
 void destroyStream(StreamHandle) {}
 void waitFor(StreamHandle) {}
 MemorySource& deviceMemory() {
-  return systemMemory();
+  static EmulatedMemory memory;
+  return memory;
 }
 void copyToDevice(StreamHandle, void* device, const void* host, size_t bytes) {
   std::memcpy(device, host, bytes);

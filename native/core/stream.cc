@@ -140,7 +140,10 @@ void Stream::execute(Command& command) {
       if (command.inject) throw Error(ErrorKind::Kernel, "failure injected by a test");
       command.run(*backend_);
     } catch (const std::exception& e) {
-      error = std::make_shared<const Error>(ErrorKind::Kernel, std::string(command.op) + ": " + e.what());
+      const auto* known = dynamic_cast<const Error*>(&e);
+      const bool memory = known && known->kind() == ErrorKind::Memory;
+      error = std::make_shared<const Error>(memory ? ErrorKind::Memory : ErrorKind::Kernel,
+                                            std::string(command.op) + ": " + e.what());
     }
   }
   for (Storage* storage : command.writes) storage->poison = error;

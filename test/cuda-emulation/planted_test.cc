@@ -151,3 +151,11 @@ NATIVE_TEST(misalignedCopiesAreFound) {
   CHECK(
       contains(complaint([&] { launch(misalignedKernel, {1}, 32, 0, nullptr, in.data()); }), "not aligned"));
 }
+
+NATIVE_TEST(aComplaintNamesThreadAndLaunch) {
+  const std::string found = complaint([] { launch(indexKernel, {2, 3}, 64, 128, nullptr, 99); });
+  CHECK(contains(found, "thread 0"));
+  CHECK(contains(found, "launch of [2, 3, 1] blocks of 64 threads with 128 bytes of shared memory"));
+  CHECK(contains(complaint([] { launch(divergentKernel, {1}, 48, 0, nullptr); }), "48 threads, expected"));
+  CHECK(contains(complaint([] { launch(divergentKernel, {1}, 32, 1 << 20, nullptr); }), "at most"));
+}
