@@ -1,36 +1,136 @@
-// `npm run test:cuda-emulated [-- op]`: builds the CUDA kernels against the emulator; runs its own tests, the op specs under
-// three orders of threads and the golden cases on the device 'cuda'. With an op, only its specs.
-import { spawnSync } from 'node:child_process';
+// `npm run test:cuda-emulated [-- OP | --all]`: the CUDA kernels on the CPU, in three builds against the emulator.
+//   plain       the emulator's own tests; op specs, golden cases, training and generation, threads in rising order
+//   races       the op specs in random order, with the race detector
+//   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
+// With an op, only its specs, in all three. With --all everything in every order, and with early copies too.
+import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatCounts, type TestCounts } from './ava-counter.js';
+import { sanitizerEnvironment } from './support/sanitizers.js';
 
-const out = 'build-cuda-emulated';
-const op = process.argv[2];
+type Copies = 'late' | 'early';
+type Schedule = [order: 'forward' | 'reverse' | `random:${number}`, copies: Copies];
 
-function run(command: string, args: string[], env: NodeJS.ProcessEnv = {}): void {
-  const { status } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });
+interface Build {
+  name: 'plain' | 'races' | 'sanitizers';
+  options: string[];
+  env?: NodeJS.ProcessEnv;
+  schedule: Schedule;
+}
+
+interface Run {
+  name: string;
+  command: string;
+  args: string[];
+  env: NodeJS.ProcessEnv;
+}
+
+const builds: readonly Build[] = [
+  { name: 'plain', options: ['--CDMF_NATIVE_TESTS=ON'], schedule: ['forward', 'late'] },
+  { name: 'races', options: ['--CDMF_CUDA_RACES=ON', '--CDMF_WERROR=ON'], schedule: ['random:1', 'late'] },
+  {
+    name: 'sanitizers',
+    options: ['--CDMF_SANITIZE=address', '--CDMF_WERROR=ON'],
+    schedule: ['reverse', 'early'],
+  },
+];
+const everySchedule: readonly Schedule[] = (['forward', 'reverse', 'random:1', 'random:2'] as const).flatMap(
+  (order) => (['late', 'early'] as const).map((copies): Schedule => [order, copies]),
+);
+const models = ['test/golden.test.ts', 'test/device-training.test.ts', 'test/device-memory.test.ts'];
+/** A run of its own each: the two cores then never wait for one long test. */
+const CONCURRENCY = 2;
+
+const folder = (build: Build): string => `build-cuda-${build.name}`;
+
+function compile(build: Build): void {
+  const shared = ['--CDMF_CUDA=EMULATED', '--CDMF_ISAS=generic', '--log-level', 'warn'];
+  const args = ['cmake-js', 'build', '--out', folder(build), ...shared, ...build.options];
+  const { status } = spawnSync('npx', args, { stdio: 'inherit' });
   if (status !== 0) process.exit(status ?? 1);
 }
 
-const options = [
-  '--CDMF_CUDA=EMULATED',
-  '--CDMF_NATIVE_TESTS=ON',
-  '--CDMF_ISAS=generic',
-  '--log-level',
-  'warn',
-];
-run('npx', ['cmake-js', 'build', '--out', out, ...options]);
-run(join(out, 'native_tests'), []);
-const device = {
-  MODULEFORMER_ADDON: join(process.cwd(), out, 'Release', 'moduleformer.node'),
-  MODULEFORMER_TEST_DEVICE: 'cuda',
-};
-const schedules = [
-  { MODULEFORMER_EMULATION_ORDER: 'forward', MODULEFORMER_EMULATION_COPIES: 'late' },
-  { MODULEFORMER_EMULATION_ORDER: 'reverse', MODULEFORMER_EMULATION_COPIES: 'early' },
-  { MODULEFORMER_EMULATION_ORDER: 'random:1', MODULEFORMER_EMULATION_COPIES: 'late' },
-];
-const tests = ['tsx', 'scripts/test.ts'];
-for (const schedule of schedules) {
-  run('npx', [...tests, 'test/ops.test.ts', ...(op ? ['-m', `${op}*`] : [])], { ...device, ...schedule });
+function avaRun(build: Build, [order, copies]: Schedule, args: string[]): Run {
+  const env = {
+    ...(build.name === 'sanitizers' ? sanitizerEnvironment() : {}),
+    MODULEFORMER_ADDON: join(process.cwd(), folder(build), 'Release', 'moduleformer.node'),
+    MODULEFORMER_TEST_DEVICE: 'cuda',
+    MODULEFORMER_EMULATION_ORDER: order,
+    MODULEFORMER_EMULATION_COPIES: copies,
+  };
+  const name = `${build.name}, ${order} order, ${copies} copies: ${args[0]}`;
+  return { name, command: 'npx', args: ['tsx', 'scripts/test.ts', '--timeout=20m', ...args], env };
 }
-if (!op) run('npx', [...tests, 'test/golden.test.ts'], device);
+
+function runsOf(op: string | undefined, all: boolean): Run[] {
+  if (op) {
+    return builds.map((build) => avaRun(build, build.schedule, ['test/ops.test.ts', '-m', `${op}*`]));
+  }
+  const [plain, races, sanitizers] = builds as [Build, Build, Build];
+  const own = {
+    name: "the emulator's own tests",
+    command: join(folder(plain), 'native_tests'),
+    args: [],
+    env: {},
+  };
+  if (!all) {
+    return [
+      own,
+      ...builds.map((build) => avaRun(build, build.schedule, ['test/ops.test.ts'])),
+      avaRun(plain, plain.schedule, models),
+    ];
+  }
+  return [
+    own,
+    ...everySchedule.map((schedule) => avaRun(plain, schedule, ['test/ops.test.ts', ...models])),
+    ...[races, sanitizers].map((build) => avaRun(build, build.schedule, ['test/ops.test.ts', ...models])),
+  ];
+}
+
+/** Runs it, shows what failed, and reads the counts of its last line: a run without them has failed. */
+async function execute({ name, command, args, env }: Run): Promise<TestCounts> {
+  const start = performance.now();
+  const child = spawn(command, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => void (output += text));
+  }
+  const status = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+  const last = /(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\s*$/.exec(output);
+  const [passed, failed, skipped] = [1, 2, 3].map((i) => Number(last?.[i] ?? 0)) as [number, number, number];
+  const broken = failed === 0 && (!last || status !== 0);
+  const seconds = ((performance.now() - start) / 1000).toFixed(0);
+  if (status !== 0 || broken) console.log(output.replaceAll(/^ *(✔|ok) .*\n/gm, ''));
+  const counts = { passed, failed: broken ? 1 : failed, skipped };
+  console.log(`${name}: ${formatCounts(counts)} (${seconds} s)`);
+  return counts;
+}
+
+const { values, positionals } = parseArgs({
+  options: { all: { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
+const op = positionals[0];
+if (positionals.length > 1 || (op && values.all)) {
+  console.error('test:cuda-emulated: expected an op, or --all, or nothing');
+  process.exit(2);
+}
+for (const build of builds) compile(build);
+const waiting = runsOf(op, values.all);
+const total: TestCounts = { passed: 0, failed: 0, skipped: 0 };
+async function work(): Promise<void> {
+  for (let run = waiting.shift(); run; run = waiting.shift()) {
+    const counts = await execute(run);
+    for (const key of ['passed', 'failed', 'skipped'] as const) total[key] += counts[key];
+  }
+}
+await Promise.all(Array.from({ length: CONCURRENCY }, work));
+console.log(`\n${formatCounts(total)}`);
+process.exitCode = total.failed > 0 ? 1 : 0;

@@ -1,17 +1,14 @@
 // Builds with sanitizers and runs the tests that make sense under them:
 //   tsx scripts/sanitize.ts address   the addon with address + undefined, and the op tests
 //   tsx scripts/sanitize.ts thread    the C++ tests of stream and pool
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { sanitizerEnvironment } from './support/sanitizers.js';
 
 function run(command: string, args: string[], env: NodeJS.ProcessEnv = {}): void {
   const { status } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });
   if (status !== 0) process.exit(status ?? 1);
-}
-
-function library(name: string): string {
-  return execFileSync(process.env['CXX'] ?? 'g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim();
 }
 
 /** The tests of ops and tensors: those that load the addon and no child process. */
@@ -40,10 +37,7 @@ function address(): void {
   run('npx', ['cmake-js', 'build', '--out', out, ...options]);
   run('npx', ['tsx', 'scripts/test.ts', '--timeout=15m', ...opTests()], {
     MODULEFORMER_ADDON: join(process.cwd(), out, 'Release', 'moduleformer.node'),
-    LD_PRELOAD: `${library('libasan.so')} ${library('libubsan.so')}`,
-    // Node itself leaks at exit, and V8 reads its stack on purpose.
-    ASAN_OPTIONS: 'detect_leaks=0:detect_stack_use_after_return=0:halt_on_error=1',
-    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+    ...sanitizerEnvironment(),
   });
 }
 
