@@ -182,7 +182,9 @@ test('wrong commands in a document are noticed', async (t) => {
 test('scripts that the texts name exist', (t) => {
   const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: Record<string, string> };
   const named = documents().flatMap((file) =>
-    [...readFileSync(file, 'utf8').matchAll(/npm run (?:--silent )?([a-z:-]+)/g)].map(([, name]) => name ?? ''),
+    [...readFileSync(file, 'utf8').matchAll(/npm run (?:--silent )?([a-z:-]+)/g)].map(
+      ([, name]) => name ?? '',
+    ),
   );
   t.deepEqual(
     [...new Set(named)].filter((name) => !(name in scripts)),
@@ -206,6 +208,14 @@ test('links lead to files that exist, and every guide is linked from the README'
   t.deepEqual(
     guides.filter((name) => !linked.includes(`docs/${name}`)),
     [],
+  );
+});
+
+test('the citation names the version of the package', (t) => {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
+  t.regex(
+    readFileSync('CITATION.cff', 'utf8'),
+    new RegExp(`^version: ${version.replaceAll('.', '\\.')}$`, 'm'),
   );
 });
 
