@@ -12,6 +12,7 @@ export {
   type PruneOptions,
   type PruneResult,
 } from './experts/prune.js';
+export { RouterMemory } from './experts/router-memory.js';
 export { upcycle, type UpcycleOptions } from './experts/upcycle.js';
 export { renderUsage } from './experts/usage-page.js';
 export * from './experts/usage.js';

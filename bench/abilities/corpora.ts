@@ -2,6 +2,7 @@
 // cache, unpacked without running any script of the packages, and kept as one JSONL file for each domain.
 import { execFile } from 'node:child_process';
 import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
@@ -17,11 +18,12 @@ type Source = (cache: string) => AsyncGenerator<string>;
 const sources = {
   english: brown,
   chinese: poetry,
-  german: manPages('manpages-de', 'de'),
-  french: manPages('manpages-fr', 'fr'),
-  japanese: manPages('manpages-ja', 'ja'),
+  german: manPages('de', ['manpages-de', 'manpages-de-dev']),
+  french: manPages('fr', ['manpages-fr', 'manpages-fr-dev']),
+  japanese: manPages('ja', ['manpages-ja', 'manpages-ja-dev']),
   go: debianFiles(['golang-1.19-src', 'golang-1.24-src'], /\/src\/.*\.go$/),
   rust: debianFiles(['rust-src'], /\.rs$/),
+  javascript: npmFiles('eslint', /\/lib\/.*\.js$/),
   python: debianFiles(['python3.11-doc', 'python3.13-doc'], /_sources\/.*\.rst\.txt$/),
 } as const satisfies Record<string, Source>;
 
@@ -69,12 +71,14 @@ async function* poetry(cache: string): AsyncGenerator<string> {
   }
 }
 
-function manPages(name: string, language: string): Source {
+function manPages(language: string, packages: readonly string[]): Source {
   return async function* (cache) {
-    const dir = await debianPackage(cache, [name]);
-    const files = await sortedFiles(path.join(dir, 'usr/share/man', language));
-    for (const file of spread(files.filter((each) => each.endsWith('.gz')))) {
-      yield manText(gunzipSync(await readFile(file)).toString('utf8'));
+    for (const name of packages) {
+      const dir = await debianPackage(cache, [name]);
+      const files = await sortedFiles(path.join(dir, 'usr/share/man', language));
+      for (const file of spread(files.filter((each) => each.endsWith('.gz')))) {
+        yield manText(gunzipSync(await readFile(file)).toString('utf8'));
+      }
     }
   };
 }
@@ -86,13 +90,22 @@ function debianFiles(candidates: readonly string[], wanted: RegExp): Source {
   };
 }
 
+/** Files of a package that this repository depends on. */
+function npmFiles(name: string, wanted: RegExp): Source {
+  return async function* () {
+    const dir = path.dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
+    const files = await sortedFiles(dir);
+    for (const file of spread(files.filter((each) => wanted.test(each)))) yield readFile(file, 'utf8');
+  };
+}
+
 /** The files of the first of some Debian packages that can be had. */
 async function debianPackage(cache: string, candidates: readonly string[]): Promise<string> {
   const failures: string[] = [];
   for (const name of candidates) {
     try {
       return await unpacked(cache, name, async (temporary) => {
-        await run('apt-get', ['download', '-qq', name], { cwd: temporary });
+        await downloadDebian(name, cache, temporary);
         const [archive] = (await readdir(temporary)).filter((file) => file.endsWith('.deb'));
         await run('dpkg-deb', ['-x', archive ?? '', '.'], { cwd: temporary });
         await rm(path.join(temporary, archive ?? ''));
@@ -103,6 +116,20 @@ async function debianPackage(cache: string, candidates: readonly string[]): Prom
     }
   }
   throw new DataError(failures.join('; '));
+}
+
+/** Downloads a .deb, without being root; with package lists of our own where the machine has none of it. */
+async function downloadDebian(name: string, cache: string, cwd: string): Promise<void> {
+  try {
+    await run('apt-get', ['download', '-qq', name], { cwd });
+  } catch {
+    const [lists, archives] = ['lists', 'archives'].map((part) => path.resolve(cache, 'apt', part));
+    for (const dir of [lists, archives])
+      await mkdir(path.join(dir as string, 'partial'), { recursive: true });
+    const own = ['-o', `Dir::State::Lists=${lists}`, '-o', `Dir::Cache::Archives=${archives}`];
+    await run('apt-get', [...own, '-qq', 'update'], { cwd });
+    await run('apt-get', [...own, 'download', '-qq', name], { cwd });
+  }
 }
 
 /** A package's files in the cache, fetched into a folder beside it first, so that it is there whole or not at all. */
@@ -119,7 +146,7 @@ async function unpacked(cache: string, name: string, fetch: (dir: string) => Pro
     await rm(temporary, { recursive: true, force: true });
     const reason = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
     throw new DataError(
-      `cannot fetch the package ${name}: ${reason} (this needs Debian's apt-get with package lists, apt-get update, and npm)`,
+      `cannot fetch the package ${name}: ${reason} (this needs npm, Debian's apt-get and the network)`,
       { cause },
     );
   }

@@ -1,102 +1,85 @@
 // Quality for throughput: a ModuleFormer and dense models of several widths after the same tokens. Where would a dense
 // model have the same perplexity, and how much slower is it there?
-import { noGrad } from '../../lib/autograd/index.js';
 import type { Batch } from '../../lib/data/loader.js';
-import type { CausalLM, CausalLMConfig } from '../../lib/model/causal-lm.js';
 import type { ModuleFormerConfig } from '../../lib/model/config.js';
 import { countParameters } from '../../lib/model/count-parameters.js';
 import type { DenseConfig } from '../../lib/model/dense-config.js';
-import { scope } from '../../lib/scope.js';
-import { batchInputs } from '../../lib/training/batch.js';
-import { meanPerplexity, newDense, newModel, perplexities, train, type Workbench } from './workbench.js';
+import { pretrained, pretrainedDense } from './models.js';
+import { obtain, trained, type Model, type Recipe } from './recipes.js';
+import { measureRates, type Rates } from './throughput.js';
+import { batchesOf, meanPerplexity, type Workbench } from './workbench.js';
 
-interface Measured {
-  seed: number;
+interface Measured extends Rates {
   model: string;
-  perplexity: number;
   parameters: number;
+  /** Of which a token uses. */
   active: number;
-  /** Tokens per second. */
-  training: number;
-  inference: number;
+  /** By seed, over the domains. */
+  perplexities: Record<number, number>;
 }
 
 export async function efficiency(bench: Workbench) {
   const { scale } = bench;
-  const dataset = await bench.mixture(scale.domains);
-  const results: Measured[] = [];
-  for (const seed of scale.seeds) {
-    const models: [string, () => CausalLM<CausalLMConfig>][] = [
-      ['ModuleFormer', () => newModel(bench, seed)],
-      ...scale.denseWidths.map((width): [string, () => CausalLM<CausalLMConfig>] => [
-        `dense ${width}`,
-        () => newDense(bench, seed, width),
-      ]),
-    ];
-    for (const [name, make] of models) {
-      const model = make();
-      const training = await train(model, dataset, bench, { steps: scale.steps, seed });
-      const { total, active } = countParameters(model.config as ModuleFormerConfig | DenseConfig);
-      results.push({
-        seed,
-        model: name,
-        perplexity: meanPerplexity(await perplexities(model, bench), scale.domains),
-        parameters: total,
-        active,
-        training,
-        inference: await inferenceRate(model, Object.values(bench.heldOut).flat()),
-      });
-      model.dispose();
-    }
+  const recipes = new Map<string, (seed: number) => Recipe>([
+    ['ModuleFormer', (seed) => pretrained(bench, seed)],
+    ...scale.denseWidths.map((width): [string, (seed: number) => Recipe] => [
+      `dense ${width}`,
+      (seed) => pretrainedDense(bench, seed, width),
+    ]),
+  ]);
+  const perplexity = async (recipe: Recipe): Promise<number> =>
+    meanPerplexity((await trained(bench, recipe)).perplexities, scale.domains);
+  const qualities = new Map<string, Record<number, number>>();
+  for (const [name, recipe] of recipes) {
+    const found: Record<number, number> = {};
+    const seeds = name === 'ModuleFormer' ? scale.seeds : scale.denseSeeds;
+    for (const seed of seeds) found[seed] = await perplexity(recipe(seed));
+    qualities.set(name, found);
   }
-  console.table(results.filter(({ seed }) => seed === scale.seeds[0]));
-  const ratios = scale.seeds.map((seed) => ratioAtEqualQuality(results.filter((each) => each.seed === seed)));
+
+  const models = new Map<string, Model>();
+  for (const [name, recipe] of recipes)
+    models.set(name, await obtain(bench, recipe(scale.denseSeeds[0] as number)));
+  const [batch] = await batchesOf(await bench.texts(bench.whole(...scale.domains)), 'train', scale);
+  const rates = await measureRates(models, batch as Batch, scale.rounds);
+  const results = [...models].map(([model, { config }]): Measured => {
+    const { total, active } = countParameters(config as ModuleFormerConfig | DenseConfig);
+    return {
+      model,
+      parameters: total,
+      active,
+      perplexities: qualities.get(model) ?? {},
+      ...(rates[model] as Rates),
+    };
+  });
+  for (const model of models.values()) model.dispose();
+  const ratios = scale.seeds.map((seed) => ({
+    seed,
+    ...ratioAtEqualQuality(results, seed, scale.denseSeeds[0] as number),
+  }));
+  console.table(results.map(({ perplexities, ...rest }) => ({ ...rest, ...perplexities })));
   console.table(ratios);
   return { results, ratios };
-}
-
-/** Tokens per second of reading, with the logits of the last positions only; the median of five times. */
-async function inferenceRate(model: CausalLM<CausalLMConfig>, batches: readonly Batch[]): Promise<number> {
-  const rates: number[] = [];
-  for (let repeat = 0; repeat < 5; repeat++) {
-    const start = performance.now();
-    let tokens = 0;
-    for (const batch of batches) {
-      const logits = scope(() =>
-        noGrad(
-          () =>
-            model.forward({ inputIds: batchInputs(batch, model.device).inputIds, lastLogitsOnly: true })
-              .logits,
-        ),
-      );
-      await logits?.data();
-      logits?.dispose();
-      tokens += batch.inputIds.length;
-    }
-    rates.push((1000 * tokens) / (performance.now() - start));
-  }
-  return rates.sort((a, b) => a - b)[2] as number;
 }
 
 /**
  * The ModuleFormer's throughput over that of the dense model of equal perplexity, between the two dense models next to
  * it in perplexity, in logarithms. Null when all dense models are better, or all worse: then only a bound is known.
  */
-function ratioAtEqualQuality(results: readonly Measured[]) {
+export function ratioAtEqualQuality(results: readonly Measured[], seed: number, denseSeed: number) {
   const [sparse, ...dense] = results as [Measured, ...Measured[]];
-  const sorted = [...dense].sort((a, b) => b.perplexity - a.perplexity);
-  const above = sorted.findLast(({ perplexity }) => perplexity >= sparse.perplexity);
-  const below = sorted.find(({ perplexity }) => perplexity < sparse.perplexity);
-  if (!above || !below) {
-    return { seed: sparse.seed, activeParameters: null, training: null, inference: null };
-  }
-  const part = Math.log(above.perplexity / sparse.perplexity) / Math.log(above.perplexity / below.perplexity);
-  const at = (field: 'training' | 'inference' | 'active'): number =>
-    above[field] * (below[field] / above[field]) ** part;
+  const wanted = sparse.perplexities[seed] as number;
+  const quality = ({ perplexities }: Measured): number => perplexities[denseSeed] as number;
+  const sorted = [...dense].sort((a, b) => quality(b) - quality(a));
+  const above = sorted.findLast((each) => quality(each) >= wanted);
+  const below = sorted.find((each) => quality(each) < wanted);
+  if (!above || !below) return { active: null, training: null, reading: null, generating: null };
+  const part = Math.log(quality(above) / wanted) / Math.log(quality(above) / quality(below));
+  const at = (field: keyof Rates | 'active'): number => above[field] * (below[field] / above[field]) ** part;
   return {
-    seed: sparse.seed,
-    activeParameters: at('active') / sparse.active,
+    active: at('active') / sparse.active,
     training: sparse.training / at('training'),
-    inference: sparse.inference / at('inference'),
+    reading: sparse.reading / at('reading'),
+    generating: sparse.generating / at('generating'),
   };
 }

@@ -1,26 +1,23 @@
-// Learning a new language without forgetting: everything fine-tuned (with experts, and dense), or new experts alone.
-import type { TextDataset } from '../../lib/data/dataset.js';
-import { extendExperts, newExpertGroups } from '../../lib/experts/extend.js';
+// Learning a new language without forgetting: everything fine-tuned (with experts, and dense), low-rank adapters of a
+// dense model, or new experts alone.
 import { expertUsage, type UsageReport } from '../../lib/experts/usage.js';
+import { countParameters } from '../../lib/model/count-parameters.js';
+import { ModuleFormerConfig } from '../../lib/model/config.js';
 import type { ModuleFormerForCausalLM } from '../../lib/model/moduleformer.js';
 import {
-  copyOf,
-  meanPerplexity,
-  newDense,
-  newModel,
-  perplexities,
-  train,
-  type Workbench,
-} from './workbench.js';
+  denseOfEqualQuality,
+  fineTuned,
+  pretrained,
+  pretrainedDense,
+  withLora,
+  withNewExperts,
+  type NewExpertsTraining,
+} from './models.js';
+import { obtain, trained, type Recipe } from './recipes.js';
+import { meanPerplexity, percent, type Workbench } from './workbench.js';
 
-const NEW = 'german';
-/** For new experts alone: the decay of their rows of the routers, and whether the old domains are read again besides. */
-const VARIANTS = [
-  { routerDecay: 0, rehearsal: false },
-  { routerDecay: 1, rehearsal: false },
-  { routerDecay: 30, rehearsal: false },
-  { routerDecay: 1, rehearsal: true },
-] as const;
+/** One part in this many of the text with rehearsal is old. */
+const REHEARSAL = 8;
 
 interface Measured {
   seed: number;
@@ -34,81 +31,109 @@ interface Measured {
 
 export async function extend(bench: Workbench) {
   const { scale } = bench;
-  const old = scale.domains.filter((domain) => domain !== NEW);
-  const dataset = bench.datasets.get(NEW) as TextDataset;
-  const mixture = await bench.mixture(old);
+  const width = await denseOfEqualQuality(bench);
+  const size = newExpertSize(bench);
   const results: Measured[] = [];
-  const measure = async (model: Parameters<typeof perplexities>[0]) => {
-    const found = await perplexities(model, bench);
-    return { old: meanPerplexity(found, old), new: meanPerplexity(found, [NEW]) };
-  };
   for (const seed of scale.seeds) {
-    const base = newModel(bench, seed);
-    const dense = newDense(bench, seed, scale.denseWidth);
-    for (const model of [base, dense]) await train(model, mixture, bench, { steps: scale.steps, seed });
-    const tune = { steps: scale.fineTuningSteps, seed, lr: scale.lr / 3 };
-    const record = (
-      model: string,
-      before: Awaited<ReturnType<typeof measure>>,
-      after: typeof before,
-    ): Measured => ({
-      seed,
-      model,
-      old: { before: before.old, after: after.old },
-      new: { before: before.new, after: after.new },
-    });
-    const before = await measure(base);
-    for (const { routerDecay, rehearsal } of VARIANTS) {
-      const extended = extendExperts(base, { ...scale.newExperts, seed });
-      const groups = newExpertGroups(extended, { weightDecay: 0.1, routerDecay });
-      const steps = rehearsal ? scale.domains.length * tune.steps : tune.steps; // of the new language, as many
-      const texts = rehearsal ? await bench.mixture(scale.domains) : dataset;
-      await train(extended, texts, bench, { seed, steps, lr: scale.lr, groups, lossWeights: { aux: 0 } });
-      const usage = await expertUsage(
-        extended,
-        Object.fromEntries(old.map((name) => [name, bench.heldOut[name] ?? []])),
-      );
+    const base = pretrained(bench, seed);
+    const dense = pretrainedDense(bench, seed, width);
+    const arms = armsOf(bench, { seed, base, dense, size });
+    for (const [model, { from, recipe, extended }] of Object.entries(arms)) {
+      const quality = async (one: Recipe) => {
+        const { perplexities } = await trained(bench, one);
+        return {
+          old: meanPerplexity(perplexities, scale.domains),
+          new: meanPerplexity(perplexities, [scale.newDomain]),
+        };
+      };
+      const [before, after] = [await quality(from), await quality(recipe)];
       results.push({
-        ...record(
-          `new experts alone, router decay ${routerDecay}${rehearsal ? ', rehearsal' : ''}`,
-          before,
-          await measure(extended),
-        ),
-        oldTextInNewExperts: partInNewExperts(usage, base),
+        seed,
+        model,
+        old: { before: before.old, after: after.old },
+        new: { before: before.new, after: after.new },
+        ...(extended ? { oldTextInNewExperts: await partInNewExperts(bench, extended) } : {}),
       });
-      extended.dispose();
     }
-    const whole = copyOf(base);
-    await train(whole, dataset, bench, tune);
-    results.push(record('experts, all fine-tuned', before, await measure(whole)));
-    const denseBefore = await measure(dense);
-    await train(dense, dataset, bench, tune);
-    results.push(record('dense, all fine-tuned', denseBefore, await measure(dense)));
-    for (const model of [base, dense, whole]) model.dispose();
   }
-  const arrow = ({ before, after }: { before: number; after: number }): string =>
-    `${before.toFixed(1)} -> ${after.toFixed(1)} (${(100 * (after / before - 1)).toFixed(1)} %)`;
   console.table(
     results.map((each) => ({
       seed: each.seed,
       model: each.model,
-      [`perplexity on ${old.join(', ')}`]: arrow(each.old),
-      [`on ${NEW}`]: arrow(each.new),
-      'old text in new experts': each.oldTextInNewExperts?.toFixed(3) ?? '',
+      [`perplexity on ${scale.domains.join(', ')}`]: arrow(each.old),
+      [`on ${scale.newDomain}`]: arrow(each.new),
+      'old text in new experts': each.oldTextInNewExperts?.toFixed(4) ?? '',
     })),
   );
-  return { old, new: NEW, results };
+  return { new: scale.newDomain, denseWidth: width, trainedParameters: size, results };
 }
 
-/** The mean over routers and domains of the rows that go to experts that the base lacks. */
-function partInNewExperts({ domains }: UsageReport, { config }: ModuleFormerForCausalLM): number {
+const arrow = ({ before, after }: { before: number; after: number }): string =>
+  `${before.toFixed(2)} -> ${after.toFixed(2)} (${percent(after, before).toFixed(1)} %)`;
+
+interface Arm {
+  from: Recipe;
+  recipe: Recipe;
+  /** The recipe once more where it has new experts. */
+  extended?: Recipe<ModuleFormerForCausalLM>;
+}
+
+interface Bases {
+  seed: number;
+  base: Recipe<ModuleFormerForCausalLM>;
+  dense: ReturnType<typeof pretrainedDense>;
+  size: number;
+}
+
+function armsOf(bench: Workbench, { seed, base, dense, size }: Bases): Record<string, Arm> {
+  const { scale } = bench;
+  const texts = bench.whole(scale.newDomain);
+  const part = Math.round(scale.bytes / REHEARSAL / scale.domains.length);
+  const old = scale.domains.map((domain) => ({ domain, bytes: part }));
+  const steps = scale.fineTuningSteps;
+  const whole = { texts, steps, lr: scale.lr / 3, seed };
+  const alone = { texts, steps, lr: scale.lr, seed, lossWeights: { aux: 0 } };
+  const newExperts = (own: Partial<NewExpertsTraining>): Arm => {
+    const recipe = withNewExperts(bench, base, { ...alone, routerDecay: 1, memory: 0, ...own });
+    return { from: base, recipe, extended: recipe };
+  };
+  const ofDense: Record<string, Arm> = {
+    'dense, all fine-tuned': { from: dense, recipe: fineTuned(bench, dense, whole) },
+    'dense, low-rank adapters': { from: dense, recipe: withLora(bench, dense, alone, size) },
+  };
+  return {
+    'experts, all fine-tuned': { from: base, recipe: fineTuned(bench, base, whole) },
+    ...(scale.denseSeeds.includes(seed) ? ofDense : {}),
+    'new experts alone': newExperts({}),
+    'new experts alone, router decay 30': newExperts({ routerDecay: 30 }),
+    [`new experts alone, 1 in ${REHEARSAL} tokens of old text`]: newExperts({ texts: [...texts, ...old] }),
+    'new experts alone, router memory': newExperts({ memory: 1 }),
+  };
+}
+
+/** Parameters of the new experts and their rows of the routers. */
+function newExpertSize({ scale }: Workbench): number {
+  const config = new ModuleFormerConfig(scale.model);
+  const larger = new ModuleFormerConfig({
+    ...scale.model,
+    n_att_experts: (config.attentionExperts[0] as number) + scale.newExperts.attention,
+    n_mlp_experts: (config.mlpExperts[0] as number) + scale.newExperts.mlp,
+  });
+  return countParameters(larger).total - countParameters(config).total;
+}
+
+/** The mean over routers and old domains of the rows that go to new experts. */
+async function partInNewExperts(bench: Workbench, recipe: Recipe<ModuleFormerForCausalLM>): Promise<number> {
+  const { attentionExperts, mlpExperts } = new ModuleFormerConfig(bench.scale.model);
+  const model = await obtain(bench, recipe);
+  const text = Object.fromEntries(bench.scale.domains.map((name) => [name, bench.heldOut[name] ?? []]));
+  const { domains }: UsageReport = await expertUsage(model, text);
+  model.dispose();
   const parts = domains.flatMap(({ blocks }) =>
-    blocks.flatMap(({ attention, mlp }, block) =>
-      [
-        { choices: attention.choices, first: config.attentionExperts[block] },
-        { choices: mlp.choices, first: config.mlpExperts[block] },
-      ].map(({ choices, first }) => sum(choices.slice(first)) / sum(choices)),
-    ),
+    blocks.flatMap(({ attention, mlp }, block) => [
+      sum(attention.choices.slice(attentionExperts[block])) / sum(attention.choices),
+      sum(mlp.choices.slice(mlpExperts[block])) / sum(mlp.choices),
+    ]),
   );
   return sum(parts) / parts.length;
 }

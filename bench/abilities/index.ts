@@ -1,13 +1,16 @@
-// npm run abilities -- EXPERIMENT [--quick] [--out DIR]: the paper's abilities, measured on real text of several domains.
+// npm run abilities -- EXPERIMENT [--quick] [--out DIR] [--threads N]: the paper's abilities, measured on real text of
+// several domains. npm run abilities -- report FILE...: tables and pictures of bench/RESULTS.md from such results.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { instructionSets, numThreads, setNumThreads } from '../../lib/system.js';
 import { efficiency } from './efficiency.js';
 import { emergence } from './emergence.js';
 import { extend } from './extend.js';
+import { full, quick } from './scales.js';
 import { specialise } from './specialise.js';
-import { full, openWorkbench, quick, type Workbench } from './workbench.js';
+import { openWorkbench, type Workbench } from './workbench.js';
 
 const experiments: Record<string, (bench: Workbench) => Promise<object>> = {
   efficiency,
@@ -17,7 +20,11 @@ const experiments: Record<string, (bench: Workbench) => Promise<object>> = {
 };
 
 const { values, positionals } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, out: { type: 'string', default: 'runs/abilities' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    out: { type: 'string', default: 'runs/abilities' },
+    threads: { type: 'string' },
+  },
   allowPositionals: true,
 });
 const [name = ''] = positionals;
@@ -28,12 +35,19 @@ if (!experiment || positionals.length > 1) {
   );
   process.exit(2);
 }
+if (values.threads !== undefined) setNumThreads(Number(values.threads));
 const scale = values.quick ? quick : full;
 const start = performance.now();
 const result = await experiment(await openWorkbench(scale));
 const seconds = (performance.now() - start) / 1000;
 const file = path.join(values.out, `${name}${values.quick ? '-quick' : ''}.json`);
 await mkdir(values.out, { recursive: true });
-const machine = { processor: cpus()[0]?.model ?? 'unknown', cores: cpus().length, node: process.version };
+const machine = {
+  processor: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  threads: numThreads(),
+  instructionSet: instructionSets().chosen,
+  node: process.version,
+};
 await writeFile(file, `${JSON.stringify({ name, scale, machine, seconds, ...result }, null, 1)}\n`);
 console.log(`${seconds.toFixed(0)} s; ${file}`);

@@ -1,99 +1,152 @@
 // How many experts can go? A model of all domains, as it is and fine-tuned on code with and without concentration, is
 // pruned by every criterion; perplexity on held-out code.
+import type { Batch } from '../../lib/data/loader.js';
 import { PRUNE_CRITERIA, pruneExperts, type PruneCriterion } from '../../lib/experts/prune.js';
-import { expertUsage } from '../../lib/experts/usage.js';
-import { DataLoader, type Batch } from '../../lib/data/loader.js';
+import { expertUsage, type UsageReport } from '../../lib/experts/usage.js';
 import type { ModuleFormerForCausalLM } from '../../lib/model/moduleformer.js';
+import { memoryStats } from '../../lib/system.js';
 import { evaluate } from '../../lib/training/evaluate.js';
-import { copyOf, newModel, train, type Workbench } from './workbench.js';
+import { fineTuned, pretrained } from './models.js';
+import { obtain, trained, type Model, type Recipe } from './recipes.js';
+import { measureRates } from './throughput.js';
+import { batchesOf, percent, type Workbench } from './workbench.js';
 
-const DOMAIN = 'go';
-const FRACTIONS = [0, 0.25, 0.5, 0.75, 0.875];
-const CONCENTRATION = 0.05;
+const FRACTIONS = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875];
+/** Of which speed and memory are measured. */
+const SPEEDS = [0, 0.5, 0.875];
 
 interface Measured {
   seed: number;
   kind: string;
   criterion: PruneCriterion;
   fraction: number;
+  /** The part of all experts that went: K of each router stay. */
+  removed: number;
   perplexity: number;
-  bytesSaved: number;
   parameters: number;
-  tokensPerSecond: number;
+  bytesSaved: number;
 }
 
 export async function specialise(bench: Workbench) {
-  const { scale, heldOut } = bench;
-  const dataset = bench.datasets.get(DOMAIN);
-  if (!dataset) throw new Error(`specialise: the domain ${DOMAIN} is missing`);
-  const measured = heldOut[DOMAIN] as Batch[];
+  const { scale } = bench;
+  const heldOut = bench.heldOut[scale.code] as Batch[];
+  const texts = bench.whole(scale.code);
   // Experts are chosen by training text: the held-out text only tells how well that went.
-  const { batchSize, sequenceLength } = scale;
-  const seen: Batch[] = [];
-  for await (const batch of new DataLoader({ dataset, batchSize, sequenceLength, seed: 1 })) {
-    seen.push(batch);
-    if (seen.length * batchSize * sequenceLength >= scale.heldOut) break;
-  }
+  const seen = await batchesOf(await bench.texts(texts), 'train', scale);
   const results: Measured[] = [];
-  for (const seed of scale.seeds) {
-    const base = newModel(bench, seed);
-    await train(base, await bench.mixture(scale.domains), bench, { steps: scale.steps, seed });
-    const tuned = async (concentration: number): Promise<ModuleFormerForCausalLM> => {
-      const model = copyOf(base);
-      const lossWeights = { aux: 0, concentration };
-      await train(model, dataset, bench, {
-        steps: scale.fineTuningSteps,
-        seed,
-        lr: scale.lr / 3,
-        lossWeights,
-      });
-      return model;
-    };
-    const models = {
+  const kinds = (seed: number): Record<string, Recipe<ModuleFormerForCausalLM>> => {
+    const base = pretrained(bench, seed);
+    const training = { texts, steps: scale.fineTuningSteps, lr: scale.lr / 3, seed };
+    return {
       'not fine-tuned': base,
-      'fine-tuned': await tuned(0),
-      concentrated: await tuned(CONCENTRATION),
+      'fine-tuned': fineTuned(bench, base, { ...training, lossWeights: { aux: 0 } }),
+      concentrated: fineTuned(bench, base, {
+        ...training,
+        lossWeights: { aux: 0, concentration: scale.concentration },
+      }),
     };
-    for (const [kind, model] of Object.entries(models)) {
-      const usage = await expertUsage(model, { [DOMAIN]: seen }, { outputMass: true });
+  };
+  for (const seed of scale.seeds) {
+    for (const [kind, recipe] of Object.entries(kinds(seed))) {
+      await trained(bench, recipe);
+      const model = await obtain(bench, recipe);
+      const usage = await expertUsage(model, { [scale.code]: seen }, { outputMass: true });
       for (const criterion of PRUNE_CRITERIA) {
         for (const fraction of FRACTIONS) {
-          const amount = { fraction, scope: 'model' } as const;
-          const pruned = pruneExperts(model, { criterion, attention: amount, mlp: amount, usage, seed });
-          const start = performance.now();
-          const { perplexity, tokens } = await evaluate(pruned.model, measured);
-          const tokensPerSecond = (1000 * tokens) / (performance.now() - start);
-          const { bytesSaved, parameters } = pruned;
+          const pruned = prune(model, { criterion, fraction, usage, seed });
+          const { perplexity } = await evaluate(pruned.model, heldOut);
+          const { removed, parameters, bytesSaved } = pruned;
           results.push({
             seed,
             kind,
             criterion,
             fraction,
+            removed,
             perplexity,
             bytesSaved,
             parameters: parameters.after,
-            tokensPerSecond,
           });
           pruned.model.dispose();
         }
       }
+      model.dispose();
     }
-    for (const model of Object.values(models)) model.dispose();
   }
-  const table = results.filter(({ seed, fraction }) => seed === scale.seeds[0] && fraction === 0);
-  console.table(
-    table.map(({ kind, criterion }) => ({
-      model: kind,
-      criterion,
-      ...Object.fromEntries(
-        FRACTIONS.map((part) => {
-          const found = results.find(
-            (each) => each.kind === kind && each.criterion === criterion && each.fraction === part,
-          );
-          return [`${100 * part} %`, found?.perplexity.toFixed(2)];
-        }),
-      ),
-    })),
-  );
-  return { domain: DOMAIN, concentration: CONCENTRATION, results };
+  const speeds = await measurePruned(bench, kinds(scale.seeds[0] as number)['concentrated'], seen);
+  console.table(tableOf(results));
+  console.table(speeds);
+  return { domain: scale.code, concentration: scale.concentration, results, speeds };
+}
+
+function prune(
+  model: ModuleFormerForCausalLM,
+  {
+    criterion,
+    fraction,
+    usage,
+    seed,
+  }: { criterion: PruneCriterion; fraction: number; usage: UsageReport; seed: number },
+) {
+  const amount = { fraction, scope: 'model' } as const;
+  const pruned = pruneExperts(model, { criterion, attention: amount, mlp: amount, usage, seed });
+  const count = (lists: typeof pruned.kept): number =>
+    lists.reduce((sum, { attention, mlp }) => sum + attention.length + mlp.length, 0);
+  const [kept, gone] = [count(pruned.kept), count(pruned.removed)];
+  return { ...pruned, removed: gone / (kept + gone) };
+}
+
+/** Speed and memory of the concentrated model, pruned by frequency. */
+async function measurePruned(
+  bench: Workbench,
+  recipe: Recipe<ModuleFormerForCausalLM> | undefined,
+  seen: readonly Batch[],
+) {
+  if (!recipe) throw new Error('there is no concentrated model');
+  const model = await obtain(bench, recipe);
+  const usage = await expertUsage(model, { [bench.scale.code]: seen });
+  const models = new Map<string, Model>();
+  const sizes = SPEEDS.map((fraction) => {
+    const before = memoryStats().live;
+    const {
+      model: pruned,
+      removed,
+      parameters,
+    } = prune(model, { criterion: 'frequency', fraction, usage, seed: 0 });
+    models.set(String(fraction), pruned);
+    return { fraction, removed, parameters: parameters.after, bytes: memoryStats().live - before };
+  });
+  model.dispose();
+  const rates = await measureRates(models, seen[0] as Batch, bench.scale.rounds);
+  for (const pruned of models.values()) pruned.dispose();
+  return sizes.map((size) => ({ ...size, ...rates[String(size.fraction)] }));
+}
+
+/** Mean change of perplexity over seeds, in percent of that of the model before pruning. */
+function tableOf(results: readonly Measured[]) {
+  const rows = results.filter(({ fraction, seed }) => fraction === 0 && seed === results[0]?.seed);
+  return rows.map(({ kind, criterion, perplexity }) => ({
+    model: kind,
+    criterion,
+    perplexity: perplexity.toFixed(2),
+    ...Object.fromEntries(
+      FRACTIONS.slice(1).map((part) => [
+        `${100 * part} %`,
+        changeAt(results, { kind, criterion, fraction: part }).toFixed(1),
+      ]),
+    ),
+  }));
+}
+
+/** The mean over seeds of what pruning changes, in percent. */
+export function changeAt(
+  results: readonly Pick<Measured, 'seed' | 'kind' | 'criterion' | 'fraction' | 'perplexity'>[],
+  wanted: { kind: string; criterion: string; fraction: number },
+): number {
+  const own = results.filter(({ kind, criterion }) => kind === wanted.kind && criterion === wanted.criterion);
+  const changes = own
+    .filter(({ fraction }) => fraction === wanted.fraction)
+    .map(({ seed, perplexity }) =>
+      percent(perplexity, own.find((each) => each.seed === seed && each.fraction === 0)?.perplexity ?? NaN),
+    );
+  return changes.reduce((sum, change) => sum + change, 0) / changes.length;
 }

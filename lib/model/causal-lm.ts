@@ -46,6 +46,8 @@ export interface ForwardInputs {
   outputAttentions?: boolean;
   /** Whether `routers` tell the norm of every chosen expert's output. */
   outputExpertNorms?: boolean;
+  /** Whether `routers` hold the features that logits are made of. */
+  outputRouterFeatures?: boolean;
 }
 
 /** Ids, and labels where a loss is wanted. */
@@ -137,6 +139,7 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
       population: inputs.population ?? null,
       outputAttentions: inputs.outputAttentions ?? false,
       outputExpertNorms: inputs.outputExpertNorms ?? false,
+      outputRouterFeatures: inputs.outputRouterFeatures ?? false,
       // 64 blocks of 16 places would do; 2^16 per pass leaves room for 4096 blocks and 2^37 passes.
       randomKey: (layer, place): RandomKey => [this.seed, pass * 2 ** 16 + layer * 16 + place],
     };

@@ -66,6 +66,7 @@ export class ExpertAttention extends Module {
       imposed: context.routing?.[this.#layer]?.attention ?? null,
       population: context.population?.[this.#layer]?.attention ?? null,
       decoding: context.cache !== null,
+      outputFeatures: context.outputRouterFeatures,
       sampleKey: context.randomKey(this.#layer, places.attentionRouter),
       dropoutKey: context.randomKey(this.#layer, places.attentionRouterDropout),
     });

@@ -34,6 +34,7 @@ export class ExpertMlp extends Module {
       imposed: context.routing?.[this.#layer]?.mlp ?? null,
       population: context.population?.[this.#layer]?.mlp ?? null,
       decoding: context.cache !== null,
+      outputFeatures: context.outputRouterFeatures,
       sampleKey: context.randomKey(this.#layer, places.mlpRouter),
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });

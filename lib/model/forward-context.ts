@@ -15,6 +15,8 @@ export interface RouterOutput {
   statistics: Tensor;
   /** `[N, K]`: the norm of each chosen expert's output before its gate; null unless asked for. */
   outputNorms: Tensor | null;
+  /** [N, G] ([N, D] with the gate `linear`): what the rows of the experts are multiplied with; null unless asked for. */
+  features: Tensor | null;
 }
 
 /** The experts that one block's routers chose, as recorded in `out.routing`, to be imposed on another forward pass. */
@@ -51,6 +53,7 @@ export interface ForwardContext {
   readonly population: readonly BlockStatistics[] | null;
   readonly outputAttentions: boolean;
   readonly outputExpertNorms: boolean;
+  readonly outputRouterFeatures: boolean;
   /** The key of the random numbers at one place of the model: the same when a block is computed again. */
   randomKey(layer: number, place: number): RandomKey;
 }

@@ -29,9 +29,18 @@ export interface RouterCall {
   population: Tensor | null;
   /** Whether the tokens follow those in a cache: no gradient is wanted then. */
   decoding: boolean;
+  /** Whether the features are part of the output. */
+  outputFeatures: boolean;
   /** For sampled top-k. */
   sampleKey: RandomKey;
   dropoutKey: RandomKey;
+}
+
+interface Scores {
+  /** [N, G] ([N, D] with the gate `linear`) */
+  features: Tensor;
+  /** [N, E] */
+  logits: Tensor;
 }
 
 /**
@@ -43,7 +52,7 @@ export class Router extends Module {
   readonly #sample: number;
   readonly #takesNarrow: boolean;
   readonly #dropout: number;
-  readonly #score: (x: Tensor, dropoutKey: RandomKey) => Tensor;
+  readonly #score: (x: Tensor, dropoutKey: RandomKey) => Scores;
 
   constructor(make: ParameterFactory, config: ModuleFormerConfig, experts: number, k: number) {
     super();
@@ -58,11 +67,11 @@ export class Router extends Module {
     make: ParameterFactory,
     { gate_type, n_embd: D, gating_size: G, initializer_range: std }: ModuleFormerConfig,
     E: number,
-  ): (x: Tensor, dropoutKey: RandomKey) => Tensor {
+  ): (x: Tensor, dropoutKey: RandomKey) => Scores {
     switch (gate_type) {
       case 'linear': {
         const weight = this.parameter('w_gate.0.weight', make.normal([E, D], std));
-        return (x) => linear(x, wide(weight, x));
+        return (x) => ({ features: x, logits: linear(x, wide(weight, x)) });
       }
       case 'mlp': {
         const weight = this.parameter('w_gate.0.weight', make.normal([G, D], std));
@@ -74,7 +83,7 @@ export class Router extends Module {
           const hidden =
             x.dtype === 'bf16' ? narrowHidden(x) : gelu(linear(x, wide(weight, x), wide(bias, x)));
           const kept = this.training && this.#dropout > 0 ? dropout(hidden, this.#dropout, key) : hidden;
-          return linear(kept, wide(output, kept));
+          return { features: kept, logits: linear(kept, wide(output, kept)) };
         };
       }
       case 'gmm': {
@@ -84,7 +93,7 @@ export class Router extends Module {
         return (x) => {
           const z = l2Normalize(linear(x, wide(weight, x)));
           const cosine = linear(z, l2Normalize(wide(centroids, x)));
-          return mul(cosine, exp(wide(temperature, x)));
+          return { features: z, logits: mul(cosine, exp(wide(temperature, x))) };
         };
       }
     }
@@ -94,7 +103,10 @@ export class Router extends Module {
   forward(x: Tensor, call: RouterCall): RouterOutput {
     // In decoding a bf16 x meets the weights as they are: the same products, without copies of either.
     const inPlace = call.decoding && this.#takesNarrow;
-    const logits = this.#score(x.dtype === 'bf16' && !inPlace ? cast(x, 'f32') : x, call.dropoutKey);
+    const { features, logits } = this.#score(
+      x.dtype === 'bf16' && !inPlace ? cast(x, 'f32') : x,
+      call.dropoutKey,
+    );
     const probabilities = softmax(logits);
     const { plan, gates } = call.imposed
       ? routeTo(probabilities, call.imposed.experts)
@@ -104,7 +116,14 @@ export class Router extends Module {
           key: call.sampleKey,
         });
     const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask, call.population);
-    return { plan, probabilities, losses, statistics: stats, outputNorms: null };
+    return {
+      plan,
+      probabilities,
+      losses,
+      statistics: stats,
+      outputNorms: null,
+      features: call.outputFeatures ? features : null,
+    };
   }
 }
 

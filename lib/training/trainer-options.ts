@@ -4,6 +4,7 @@ import { ValueError } from '../errors.js';
 import type { CausalLM, CausalLMConfig } from '../model/causal-lm.js';
 import type { AdamW } from '../optimizer/adamw.js';
 import type { Schedule } from '../optimizer/schedule.js';
+import type { Tensor } from '../tensor.js';
 import type { Evaluation } from './evaluate.js';
 import { requireLossWeights, type LossWeightSchedules } from './loss-weights.js';
 import type { MetricsRecord } from './metrics.js';
@@ -37,6 +38,8 @@ export interface TrainerOptions {
    * whole step, exactly as one large batch would: for the price of another forward pass.
    */
   balanceOver?: 'microBatch' | 'step';
+  /** A scalar that is added to the loss of every optimizer step, with its gradient: `RouterMemory.penalty`, for instance. */
+  regularizer?: (() => Tensor) | undefined;
   /** Where checkpoints, `metrics.jsonl` and `config.json` go. Without it nothing is written and nothing resumed. */
   runDir?: string | undefined;
   /** Steps between two checkpoints; there is always one at the end. Default 1000. */

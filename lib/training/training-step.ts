@@ -1,4 +1,4 @@
-import { add, affine, clipGradients, gradNorm, noGrad, sub } from '../autograd/index.js';
+import { add, affine, cast, clipGradients, gradNorm, noGrad, reshape, sub } from '../autograd/index.js';
 import type { Batch } from '../data/loader.js';
 import type { CausalLM, CausalLMConfig, CausalLMOutput } from '../model/causal-lm.js';
 import type { BlockStatistics } from '../model/forward-context.js';
@@ -33,6 +33,8 @@ export interface StepOptions {
   clipNorm: number;
   /** Over what the routers' load is balanced or concentrated. */
   balanceOver: 'microBatch' | 'step';
+  /** A scalar that is added to the loss of the step. */
+  regularizer?: (() => Tensor) | undefined;
 }
 
 /** What the next step looks at on the device: [1] each. */
@@ -75,7 +77,7 @@ export async function enqueueStep(
   for (const [i, batch] of batches.entries()) {
     const weights =
       batches.length === 1 ? null : { tokens: (counts[i] as number) / total, batch: 1 / batches.length };
-    const part = enqueuePart(options.model, batch, weights, population);
+    const part = enqueuePart(options, batch, weights, population);
     parts.push(part.measured);
     loss = loss ? sumOf(loss, part.loss) : part.loss;
     if (i > 0) await parts[i - 1];
@@ -129,7 +131,7 @@ interface Weights {
 }
 
 function enqueuePart(
-  model: CausalLM<CausalLMConfig>,
+  { model, regularizer }: StepOptions,
   batch: Batch,
   weights: Weights | null,
   population: readonly BlockStatistics[],
@@ -140,18 +142,21 @@ function enqueuePart(
       outputLogits: false,
       ...(population.length > 0 ? { population } : {}),
     });
-    const weighted = weights ? weightedLoss(output, weights) : (output.loss as Tensor);
+    const extra = regularizer?.();
+    const loss = extra
+      ? add(output.loss as Tensor, cast(reshape(extra, []), 'f32'))
+      : (output.loss as Tensor);
+    const weighted = weights ? weightedLoss(loss, output.crossEntropy as Tensor, weights) : loss;
     weighted.backward();
-    return { loss: weighted.detach(), tensors: tensorsToRead(output) };
+    return { loss: weighted.detach(), tensors: tensorsToRead({ ...output, loss }) };
   });
   const measured = readPart(tensors, weights ?? { tokens: 1, batch: 1 });
   measured.catch(() => undefined);
   return { loss, measured };
 }
 
-function weightedLoss({ loss, crossEntropy }: CausalLMOutput, { tokens, batch }: Weights): Tensor {
-  const [whole, ce] = [loss as Tensor, crossEntropy as Tensor];
-  return add(affine(ce, tokens, 0), affine(sub(whole, ce), batch, 0));
+function weightedLoss(loss: Tensor, crossEntropy: Tensor, { tokens, batch }: Weights): Tensor {
+  return add(affine(crossEntropy, tokens, 0), affine(sub(loss, crossEntropy), batch, 0));
 }
 
 interface TensorsToRead {
