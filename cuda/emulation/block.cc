@@ -344,6 +344,7 @@ void Block::failStuck() const {
 }
 
 void run(const Launch& launch) {
+  recordLaunch(launch);
   const int64_t blocks = int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   Pool::instance().parallelFor(blocks, [&](int64_t block) {
     const Index index{static_cast<int>(block % launch.grid.x),

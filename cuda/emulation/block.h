@@ -38,6 +38,7 @@ struct Launch {
   int threads = 0;
   size_t shared = 0;  // dynamic
   std::function<void()> body;
+  const void* kernel = nullptr;
 };
 
 // A cp.async that has not arrived.
@@ -135,5 +136,9 @@ class Block {
 
 // Runs all blocks of a launch, on the threads of the pool.
 void run(const Launch& launch);
+
+// Adds `kernel's offset in this library, threads, bytes of shared memory` to the file that
+// MODULEFORMER_EMULATION_LAUNCHES names, once for each: `npm run cuda:report` computes occupancy from it.
+void recordLaunch(const Launch& launch);
 
 }  // namespace mf::cuda::emulation

@@ -146,10 +146,11 @@ void launch(void (*kernel)(P...), Dimensions grid, int threads, size_t shared, S
   static_assert(sizeof...(P) == sizeof...(A), "a kernel takes other arguments");
   if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
   const std::tuple<P...> values{static_cast<P>(arguments)...};
-  emulation::run(
-      {{static_cast<int>(grid.x), static_cast<int>(grid.y), static_cast<int>(grid.z)}, threads, shared, [&] {
-         std::apply(kernel, values);
-       }});
+  emulation::run({{static_cast<int>(grid.x), static_cast<int>(grid.y), static_cast<int>(grid.z)},
+                  threads,
+                  shared,
+                  [&] { std::apply(kernel, values); },
+                  reinterpret_cast<const void*>(kernel)});
 }
 
 }  // namespace mf::cuda
