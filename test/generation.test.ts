@@ -240,7 +240,8 @@ test.serial('memory stays flat from token to token', async (t) => {
   })) {
     if (token >= 0) seen.push(native.memoryStats().tensors);
   }
-  t.is(new Set(seen).size, 1);
+  // From the second token on, when the step is recorded.
+  t.is(new Set(seen.slice(1)).size, 1);
 });
 
 test('a model in training generates as in evaluation, and trains on in between', async (t) => {

@@ -20,6 +20,11 @@ export interface AttentionOptions {
   attendCurrent?: boolean;
   /** Stick-breaking: whether what is left of the stick is given to the token's own value. Default false. */
   remainder?: boolean;
+  /**
+   * [1] i32: the position of the first query, read when the kernel runs. As many keys count as it and Tq make, instead
+   * of `keyLength`, which stays the width of `keyMask`. No gradient flows.
+   */
+  position?: Tensor | null;
 }
 
 interface Settings {
@@ -48,7 +53,7 @@ function settingsOf(k: Tensor, options: AttentionOptions): Settings {
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const settings = settingsOf(k, options);
-  const keepState = isGradEnabled() && [q, k, v].some((x) => x.requiresGrad);
+  const keepState = !options.position && isGradEnabled() && [q, k, v].some((x) => x.requiresGrad);
   const [outId, rowStateId, liveId] = native.attention(
     settings.kind,
     q.id,
@@ -60,6 +65,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     settings.attendCurrent,
     settings.remainder,
     keepState,
+    options.position?.id ?? null,
   );
   const out = wrap(outId);
   if (rowStateId === null) return out;
@@ -115,7 +121,7 @@ function backwardRule(settings: Settings, names: readonly string[]): BackwardRul
 export function attentionWeights(
   q: Tensor,
   k: Tensor,
-  options: Omit<AttentionOptions, 'remainder'> = {},
+  options: Omit<AttentionOptions, 'remainder' | 'position'> = {},
 ): Tensor {
   const { kind, keyLength, attendCurrent } = settingsOf(k, options);
   return wrap(

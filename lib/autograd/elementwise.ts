@@ -155,6 +155,12 @@ export function copyInto(target: Tensor, source: Tensor): void {
   target.version.count++;
 }
 
+/** Adds 1 to every element of x, i32. No gradient flows. @throws DTypeError */
+export function increment(x: Tensor): void {
+  native.increment(x.id);
+  x.version.count++;
+}
+
 /** Sets every element of x to value. No gradient flows. */
 export function fill(x: Tensor, value: number): void {
   native.fill(x.id, value);

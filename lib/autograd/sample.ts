@@ -17,6 +17,8 @@ export interface SampleTokenOptions {
   history?: Tensor | null;
   /** Of the draw, of which each row has its own; needed unless temperature is 0. */
   key?: RandomKey;
+  /** [1] i32: is added to the key's stream when the kernel runs. */
+  step?: Tensor | null;
 }
 
 /**
@@ -27,7 +29,7 @@ export interface SampleTokenOptions {
  */
 export function sampleToken(
   logits: Tensor,
-  { temperature = 1, topK = 0, topP = 1, repetitionPenalty = 1, history, key }: SampleTokenOptions,
+  { temperature = 1, topK = 0, topP = 1, repetitionPenalty = 1, history, key, step }: SampleTokenOptions,
 ): Tensor {
   if (temperature !== 0 && !key)
     throw new ValueError('sampleToken: no key is given, expected one to draw with');
@@ -40,6 +42,7 @@ export function sampleToken(
       topP,
       repetitionPenalty,
       key ?? [0, 0],
+      step?.id ?? null,
     ),
   );
 }

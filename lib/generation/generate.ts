@@ -4,7 +4,9 @@ import type { CausalLM, CausalLMConfig } from '../model/causal-lm.js';
 import { KeyValueCache } from '../model/key-value-cache.js';
 import { scope } from '../scope.js';
 import { tensor, Tensor } from '../tensor.js';
+import { Program } from '../program.js';
 import { unlessAborted } from './abort.js';
+import { Decoder } from './decoder.js';
 import {
   checkMaxNewTokens,
   checkSampling,
@@ -20,8 +22,8 @@ type Model = CausalLM<CausalLMConfig>;
  * Continues a batch of prompts, a token per row and step. A row that has ended gives null; the iteration ends with the
  * last row. A stop token is given out before its row ends.
  *
- * The model generates in evaluation mode and without recording, whatever it is doing otherwise: each step is one
- * synchronous pass, between which it may train.
+ * The model generates in evaluation mode and without recording, whatever it is doing otherwise: between steps it may
+ * train.
  * @throws ValueError, ShapeError for options out of range and prompts that do not fit the model, KernelError when the
  *   model's logits are not numbers, and the signal's reason when it is aborted.
  */
@@ -37,14 +39,21 @@ export async function* streamBatch(
   const ended = prompt.ids.map(() => false);
   // The last token is given out and never fed back.
   const cache = new KeyValueCache((prompt.ids[0] as number[]).length + maxNewTokens - 1);
+  const replays = Program.canReplay(model.device);
+  let decoder: Decoder | null = null;
   try {
     let input = prompt.ids;
     for (let step = 0; step < maxNewTokens; step++) {
       signal?.throwIfAborted();
-      const tokens = await unlessAborted(signal, nextTokens(model, { input, prompt, cache, sampling, step }));
+      if (step === 1 && replays) {
+        decoder = evaluating(model, () => new Decoder(model, { prompt, cache, sampling }));
+      }
+      const next = decoder ? decoder.step() : nextTokens(model, { input, prompt, cache, sampling, step });
+      const tokens = await unlessAborted(signal, next);
       yield tokens.map((token, b) => (ended[b] ? null : token));
       tokens.forEach((token, b) => (ended[b] ||= stopTokens.has(token)));
       if (ended.every(Boolean)) return;
+      if (decoder) continue;
       input = tokens.map((token) => [token]);
       tokens.forEach((token, b) => {
         prompt.ids[b]?.push(token);
@@ -52,6 +61,7 @@ export async function* streamBatch(
       });
     }
   } finally {
+    decoder?.dispose();
     cache.dispose();
   }
 }

@@ -6,7 +6,7 @@ import type { Tensor } from '../tensor.js';
 import type { ModuleFormerConfig } from './config.js';
 import { ExpertAttention } from './expert-attention.js';
 import { ExpertMlp } from './expert-mlp.js';
-import { places, type ForwardContext, type RouterOutput } from './forward-context.js';
+import { places, type BlockRouting, type ForwardContext, type RouterOutput } from './forward-context.js';
 
 /** The reference's norms ignore `layer_norm_epsilon`. */
 export const LAYER_NORM_EPS = 1e-5;
@@ -14,7 +14,9 @@ export const LAYER_NORM_EPS = 1e-5;
 export interface BlockOutput {
   /** [N, D] */
   x: Tensor;
-  /** Absent in dense models. */
+  /** The experts chosen; null in dense models. */
+  routing: BlockRouting | null;
+  /** Null in dense models and where their losses are not wanted. */
   routers: { attention: RouterOutput; mlp: RouterOutput } | null;
   /** [B, K, H, T, Tk] */
   attentionWeights: Tensor | null;
@@ -46,7 +48,8 @@ export class ModuleFormerBlock extends Module {
     const mlp = this.#mlp.forward(this.#norm2.forward(middle), context);
     return {
       x: add(middle, this.#drop(mlp.y, context, places.mlpOutput)),
-      routers: { attention: attention.router, mlp: mlp.router },
+      routing: { attention: attention.plan, mlp: mlp.plan },
+      routers: attention.router && mlp.router && { attention: attention.router, mlp: mlp.router },
       attentionWeights: attention.weights,
     };
   }

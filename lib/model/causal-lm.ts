@@ -16,7 +16,6 @@ import { isQuantized, multiply } from '../nn/quantized.js';
 import { sumRouterLosses, type LossWeights, type RouterLosses } from '../losses/router-losses.js';
 import { scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
-import type { BlockOutput } from './block.js';
 import type { BlockRouting, BlockStatistics, ForwardContext, RouterOutput } from './forward-context.js';
 import { idsToTensor, matrixToTensor, type TokenMatrix } from './inputs.js';
 import type { KeyValueCache } from './key-value-cache.js';
@@ -69,8 +68,8 @@ export interface ModelOutput {
   /** Per block [B, K, H, T, Tk] (K = 1 in dense models). */
   attentions: Tensor[] | null;
   /** Per block what its two routers did; null in dense models. */
-  routing: { attention: RouterOutput['plan']; mlp: RouterOutput['plan'] }[] | null;
-  /** Per block the routers' statistics; null in dense models. */
+  routing: BlockRouting[] | null;
+  /** Per block the routers' statistics; null in dense models, and with a cache and `lastLogitsOnly`. */
   routers: { attention: RouterOutput; mlp: RouterOutput }[] | null;
 }
 
@@ -114,7 +113,11 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
   }
 
   /** Ids to final hidden states. */
-  protected encode(inputs: ForwardInputs, cache: KeyValueCache | null): TransformerOutput & { ids: Tensor } {
+  protected encode(
+    inputs: ForwardInputs,
+    cache: KeyValueCache | null,
+    wantLosses = true,
+  ): TransformerOutput & { ids: Tensor } {
     const { ids, batchSize, length } = idsToTensor(
       'inputIds',
       inputs.inputIds,
@@ -125,7 +128,8 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
     const before = cache?.length ?? 0;
     const matrix = (name: string, values: TokenMatrix | undefined, width: number): Tensor | null =>
       values ? matrixToTensor(name, values, [batchSize, width], this.device) : null;
-    const keyMask = matrix('attentionMask', inputs.attentionMask, before + length);
+    const cursor = cache?.cursor;
+    const keyMask = cursor ? cursor.keyMask : matrix('attentionMask', inputs.attentionMask, before + length);
     const context: ForwardContext = {
       batchSize,
       length,
@@ -133,10 +137,11 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
       documentStart: matrix('documentStarts', inputs.documentStarts, length),
       routerMask:
         inputs.ignorePadding && keyMask && before === 0 ? reshape(keyMask, [batchSize * length]) : null,
-      positions: this.positions(inputs, { batchSize, before, length }),
+      positions: cursor?.positions ?? this.positions(inputs, { batchSize, before, length }),
       cache,
       routing: inputs.routing ?? null,
       population: inputs.population ?? null,
+      wantLosses,
       outputAttentions: inputs.outputAttentions ?? false,
       outputExpertNorms: inputs.outputExpertNorms ?? false,
       outputRouterFeatures: inputs.outputRouterFeatures ?? false,
@@ -154,22 +159,25 @@ export abstract class TransformerModel<C extends CausalLMConfig> extends Pretrai
 
   /** What every head puts into its output. */
   protected describe({ blocks, hiddenStates }: TransformerOutput): ModelOutput {
-    const routers = blocks.flatMap((block) => (block.routers ? [block.routers] : []));
-    const sparse = routers.length > 0;
     return {
       hiddenStates,
-      attentions: attentionsOf(blocks),
-      routers: sparse ? routers : null,
-      routing: sparse
-        ? routers.map(({ attention, mlp }) => ({ attention: attention.plan, mlp: mlp.plan }))
-        : null,
+      attentions: presentOf(blocks.map(({ attentionWeights }) => attentionWeights)),
+      routers: presentOf(blocks.map(({ routers }) => routers)),
+      routing: presentOf(blocks.map(({ routing }) => routing)),
     };
   }
 }
 
-function attentionsOf(blocks: readonly BlockOutput[]): Tensor[] | null {
-  const weights = blocks.flatMap((block) => (block.attentionWeights ? [block.attentionWeights] : []));
-  return weights.length > 0 ? weights : null;
+/** The last of each T rows of x [B * T, D]. */
+function lastRows(x: Tensor, B: number, T: number): Tensor {
+  const rows = Int32Array.from({ length: B }, (_, b) => b * T + T - 1);
+  return embedding(x, tensor(rows, { device: x.device }));
+}
+
+/** What each block has, or null when they have nothing. */
+function presentOf<T>(items: readonly (T | null)[]): T[] | null {
+  const present = items.filter((item) => item !== null);
+  return present.length > 0 ? present : null;
 }
 
 /** Predicts the next token: transformer, then an LM head [V, D] without bias, not tied to the embedding. */
@@ -194,7 +202,7 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
   forward(inputs: CausalLMInputs): CausalLMOutput {
     return scope(() => {
       const cache = inputs.cache ?? null;
-      const encoded = this.encode(inputs, cache);
+      const encoded = this.encode(inputs, cache, !(cache && inputs.lastLogitsOnly));
       const [B, T] = encoded.ids.shape as [number, number];
       const labels = inputs.labels && matrixToTensor('labels', inputs.labels, [B, T], this.device);
       const { logits, crossEntropy: ce } = this.#predict(encoded.x, [B, T], labels, inputs);
@@ -243,11 +251,8 @@ export abstract class CausalLM<C extends CausalLMConfig> extends TransformerMode
     if (lastLogitsOnly) {
       if (labels)
         throw new ShapeError('forward: lastLogitsOnly leaves no logits for labels; give one of the two');
-      const rows = tensor(
-        Int32Array.from({ length: B }, (_, b) => b * T + T - 1),
-        { device: this.device },
-      );
-      const logits = multiply(embedding(x, rows), this.head.weight, null, { outputDType });
+      const last = T === 1 ? x : lastRows(x, B, T);
+      const logits = multiply(last, this.head.weight, null, { outputDType });
       return { logits: reshape(logits, [B, 1, V]), crossEntropy: null };
     }
     const shifted = labels && reshape(shiftLabels(labels), [B * T]);

@@ -46,7 +46,7 @@ class DenseAttention extends Module {
     const all = context.cache ? context.cache.append(this.#layer, k, v) : { k, v };
     const options = {
       kind: attention_type === 'softmax' ? 'softmax' : 'stickBreaking',
-      keyLength: context.cache ? context.cache.length + T : T,
+      ...(context.cache?.extent(T) ?? { keyLength: T }),
       keyMask: context.keyMask,
       documentStart: context.documentStart,
     } as const;
@@ -109,7 +109,7 @@ class DenseBlock extends Module {
     const middle = add(x, this.#drop(y, context, places.attentionOutput));
     const source = this.#config.use_parallel_residual ? x : middle;
     const mlp = this.#drop(this.#mlp.forward(this.#norm2.forward(source)), context, places.mlpOutput);
-    return { x: add(middle, mlp), routers: null, attentionWeights: weights };
+    return { x: add(middle, mlp), routing: null, routers: null, attentionWeights: weights };
   }
 
   #drop(y: Tensor, context: ForwardContext, place: number): Tensor {

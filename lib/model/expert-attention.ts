@@ -1,4 +1,11 @@
-import { attention, attentionWeights, combine, reshape, rowNorms } from '../autograd/index.js';
+import {
+  attention,
+  attentionWeights,
+  combine,
+  reshape,
+  rowNorms,
+  type RoutingPlan,
+} from '../autograd/index.js';
 import { Linear } from '../nn/layers.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
@@ -11,7 +18,9 @@ import { Router } from './router.js';
 export interface AttentionOutput {
   /** [N, D] */
   y: Tensor;
-  router: RouterOutput;
+  plan: RoutingPlan;
+  /** Null where its losses are not wanted. */
+  router: RouterOutput | null;
   /** [B, K, H, T, Tk], when asked for. */
   weights: Tensor | null;
 }
@@ -61,16 +70,16 @@ export class ExpertAttention extends Module {
   forward(x: Tensor, context: ForwardContext): AttentionOutput {
     const { n_head: H, headSize: C, k_att: K, attend_current, attend_remainder } = this.#config;
     const { batchSize: B, length: T } = context;
-    const router = this.#experts.router.forward(x, {
+    const { plan, output } = this.#experts.router.forward(x, {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.attention ?? null,
       population: context.population?.[this.#layer]?.attention ?? null,
       decoding: context.cache !== null,
       outputFeatures: context.outputRouterFeatures,
+      wantLosses: context.wantLosses,
       sampleKey: context.randomKey(this.#layer, places.attentionRouter),
       dropoutKey: context.randomKey(this.#layer, places.attentionRouterDropout),
     });
-    const { plan } = router;
     const q = reshape(
       multiplyRows(x, this.#experts.input, plan, { inputRows: 'token', outputRows: 'slot' }),
       [B, T, K, H, C],
@@ -80,7 +89,7 @@ export class ExpertAttention extends Module {
     const all = context.cache ? context.cache.append(this.#layer, k, v) : { k, v };
     const options = {
       kind: 'stickBreaking',
-      keyLength: context.cache ? context.cache.length + T : T,
+      ...(context.cache?.extent(T) ?? { keyLength: T }),
       keyMask: context.keyMask,
       documentStart: context.documentStart,
       attendCurrent: attend_current,
@@ -93,8 +102,9 @@ export class ExpertAttention extends Module {
     });
     return {
       y: combine(rows, plan.gates, plan.topK),
-      router: {
-        ...router,
+      plan,
+      router: output && {
+        ...output,
         outputNorms: context.outputExpertNorms ? reshape(rowNorms(rows), plan.gates.shape) : null,
       },
       weights: context.outputAttentions ? attentionWeights(q, all.k, options) : null,

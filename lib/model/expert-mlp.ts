@@ -1,4 +1,4 @@
-import { combine, reshape, rowNorms } from '../autograd/index.js';
+import { combine, reshape, rowNorms, type RoutingPlan } from '../autograd/index.js';
 import { Module } from '../nn/module.js';
 import type { ParameterFactory } from '../nn/parameter-factory.js';
 import { multiplyMlp } from '../nn/quantized.js';
@@ -7,6 +7,14 @@ import type { ModuleFormerConfig } from './config.js';
 import { activationKind } from './activation.js';
 import { places, type ForwardContext, type RouterOutput } from './forward-context.js';
 import { Router } from './router.js';
+
+export interface MlpOutput {
+  /** [N, D] */
+  y: Tensor;
+  plan: RoutingPlan;
+  /** Null where its losses are not wanted. */
+  router: RouterOutput | null;
+}
 
 /** Experts [D, F] and [F, D] without bias; a token's output is the gated sum of its K experts'. */
 export class ExpertMlp extends Module {
@@ -28,20 +36,21 @@ export class ExpertMlp extends Module {
   }
 
   /** x [N, D], already normalised -> y [N, D]. */
-  forward(x: Tensor, context: ForwardContext): { y: Tensor; router: RouterOutput } {
-    const router = this.#router.forward(x, {
+  forward(x: Tensor, context: ForwardContext): MlpOutput {
+    const { plan, output } = this.#router.forward(x, {
       mask: context.routerMask,
       imposed: context.routing?.[this.#layer]?.mlp ?? null,
       population: context.population?.[this.#layer]?.mlp ?? null,
       decoding: context.cache !== null,
       outputFeatures: context.outputRouterFeatures,
+      wantLosses: context.wantLosses,
       sampleKey: context.randomKey(this.#layer, places.mlpRouter),
       dropoutKey: context.randomKey(this.#layer, places.mlpRouterDropout),
     });
     const activation = activationKind(this.#config.activation_function);
-    const rows = multiplyMlp(x, this.#input, this.#output, router.plan, activation);
-    const { gates, topK } = router.plan;
+    const rows = multiplyMlp(x, this.#input, this.#output, plan, activation);
+    const { gates, topK } = plan;
     const outputNorms = context.outputExpertNorms ? reshape(rowNorms(rows), gates.shape) : null;
-    return { y: combine(rows, gates, topK), router: { ...router, outputNorms } };
+    return { y: combine(rows, gates, topK), plan, router: output && { ...output, outputNorms } };
   }
 }

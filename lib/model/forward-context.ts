@@ -51,6 +51,8 @@ export interface ForwardContext {
   readonly cache: KeyValueCache | null;
   readonly routing: readonly BlockRouting[] | null;
   readonly population: readonly BlockStatistics[] | null;
+  /** Whether the routers compute losses and statistics. */
+  readonly wantLosses: boolean;
   readonly outputAttentions: boolean;
   readonly outputExpertNorms: boolean;
   readonly outputRouterFeatures: boolean;

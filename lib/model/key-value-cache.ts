@@ -9,6 +9,16 @@ interface Entry {
   v: Tensor;
 }
 
+/** Tensors that tell a recorded pass of one position per row what it continues. */
+export interface CacheCursor {
+  /** [1] i32: positions held. */
+  readonly position: Tensor;
+  /** [B, 1] i32: each row's position, padding not counted. */
+  readonly positions: Tensor;
+  /** [B, capacity] i32: 0 leaves a key out; null without padding. */
+  readonly keyMask: Tensor | null;
+}
+
 /**
  * Keys and values of the positions seen so far, one entry per block, each [B, capacity, H, C]. Where K and V are the
  * identity, one tensor serves as both.
@@ -16,6 +26,8 @@ interface Entry {
 export class KeyValueCache {
   /** The most positions it holds. */
   readonly capacity: number;
+  /** @internal Where the next position is, for passes that are recorded; `length` says it otherwise. */
+  cursor: CacheCursor | null = null;
   readonly #entries: (Entry | undefined)[] = [];
   #length = 0;
 
@@ -36,7 +48,7 @@ export class KeyValueCache {
    */
   append(layer: number, k: Tensor, v: Tensor): Entry {
     const [batch, length, heads, width] = k.shape as [number, number, number, number];
-    if (this.#length + length > this.capacity) {
+    if (!this.cursor && this.#length + length > this.capacity) {
       throw new ShapeError(
         `cache: ${length} positions do not fit after ${this.#length}, the capacity is ${this.capacity}`,
       );
@@ -52,14 +64,22 @@ export class KeyValueCache {
       entry = { k: keys, v: k === v ? keys : make() };
       this.#entries[layer] = entry;
     }
-    cacheAppend(k, entry.k, this.#length);
-    if (entry.v !== entry.k) cacheAppend(v, entry.v, this.#length);
+    const [start, position] = this.cursor ? [0, this.cursor.position] : [this.#length, null];
+    cacheAppend(k, entry.k, start, position);
+    if (entry.v !== entry.k) cacheAppend(v, entry.v, start, position);
     return entry;
+  }
+
+  /** What attention over all positions, `length` new ones included, needs to know of their number. */
+  extent(length: number): { keyLength: number; position: Tensor | null } {
+    return this.cursor
+      ? { keyLength: this.capacity, position: this.cursor.position }
+      : { keyLength: this.#length + length, position: null };
   }
 
   /** Counts `length` more positions as held: after every block has appended them. */
   advance(length: number): void {
-    this.#length += length;
+    if (!this.cursor) this.#length += length;
   }
 
   /** Frees the tensors of every block. */

@@ -27,10 +27,11 @@ export interface RouterCall {
   imposed: RoutingPlan | null;
   /** [3, E], of a larger batch that the tokens are part of. */
   population: Tensor | null;
-  /** Whether the tokens follow those in a cache: no gradient is wanted then. */
+  /** Whether the tokens go into a cache: no gradient is wanted then. */
   decoding: boolean;
   /** Whether the features are part of the output. */
   outputFeatures: boolean;
+  wantLosses: boolean;
   /** For sampled top-k. */
   sampleKey: RandomKey;
   dropoutKey: RandomKey;
@@ -99,8 +100,8 @@ export class Router extends Module {
     }
   }
 
-  /** x [N, D] -> plan with gates [N, K], losses and statistics. */
-  forward(x: Tensor, call: RouterCall): RouterOutput {
+  /** x [N, D] -> plan with gates [N, K] and, where wanted, losses and statistics. */
+  forward(x: Tensor, call: RouterCall): { plan: RoutingPlan; output: RouterOutput | null } {
     // In decoding a bf16 x meets the weights as they are: the same products, without copies of either.
     const inPlace = call.decoding && this.#takesNarrow;
     const { features, logits } = this.#score(
@@ -115,8 +116,9 @@ export class Router extends Module {
           sample: this.training ? this.#sample : 0,
           key: call.sampleKey,
         });
+    if (!call.wantLosses) return { plan, output: null };
     const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask, call.population);
-    return {
+    const output: RouterOutput = {
       plan,
       probabilities,
       losses,
@@ -124,6 +126,7 @@ export class Router extends Module {
       outputNorms: null,
       features: call.outputFeatures ? features : null,
     };
+    return { plan, output };
   }
 }
 

@@ -98,6 +98,16 @@ export interface NativeBinding {
   failNext(op: string): void;
   poisonOutputs(on: boolean): void;
 
+  // programs
+  /** Whether a device's ops can be recorded and replayed; devices by their index in `devices`. */
+  canReplay(device: number): boolean;
+  beginRecording(device: number): void;
+  /** The program's number; it lives until it is disposed or `owner` is collected. */
+  endRecording(device: number, owner: object): number;
+  cancelRecording(device: number): void;
+  replay(device: number, program: number): void;
+  disposeProgram(program: number): void;
+
   // tensors
   track(x: Handle, owner: object): void;
   dispose(x: Handle): void;
@@ -171,6 +181,7 @@ export interface NativeBinding {
   binary(kind: number, a: Handle, b: Handle): Handle;
   affine(x: Handle, alpha: number, beta: number): Handle;
   accumulate(x: Handle, y: Handle, alpha: number): void;
+  increment(x: Handle): void;
 
   // random
   random(kind: number, x: Handle, a: number, b: number, key: RandomKey): void;
@@ -261,6 +272,7 @@ export interface NativeBinding {
     attendCurrent: boolean,
     remainder: boolean,
     keepState: boolean,
+    position?: Handle | null,
   ): [out: Handle, rowState: Handle | null, live: Handle | null];
   attentionBackward(
     kind: number,
@@ -287,7 +299,7 @@ export interface NativeBinding {
     attendCurrent: boolean,
   ): Handle;
   rotary(x: Handle, positions: Handle, rotaryDim: number, base: number, inverse: boolean): Handle;
-  cacheAppend(x: Handle, cache: Handle, start: number): void;
+  cacheAppend(x: Handle, cache: Handle, start: number, position: Handle | null): void;
 
   // optimizer and sampling
   gradNorm(tensors: readonly Handle[]): [norm: Handle, finite: Handle];
@@ -314,5 +326,6 @@ export interface NativeBinding {
     topP: number,
     repetitionPenalty: number,
     key: RandomKey,
+    step: Handle | null,
   ): Handle;
 }

@@ -95,20 +95,36 @@ Storage* Allocator::allocate(size_t bytes) {
     }
   }
   if (!storage) fail(bytes);
-  storage->references = 1;
   storage->bytes = bytes;
-  stats_.live += storage->capacity;
+  take(storage);
   stats_.total += storage->capacity;
+  return storage;
+}
+
+void Allocator::take(Storage* storage) {
+  storage->references = 1;
+  stats_.live += storage->capacity;
   stats_.peak = std::max(stats_.peak, stats_.live);
   ++stats_.blocks;
-  return storage;
 }
 
 void Allocator::release(Storage* storage) {
   stats_.live -= storage->capacity;
   stats_.cached += storage->capacity;
   --stats_.blocks;
-  free_.emplace(storage->capacity, storage);
+  (pooling_ ? pool_ : free_).emplace(storage->capacity, storage);
+}
+
+std::vector<Storage*> Allocator::endPool() {
+  std::vector<Storage*> blocks;
+  for (const auto& [size, storage] : pool_) {
+    stats_.cached -= size;
+    take(storage);
+    blocks.push_back(storage);
+  }
+  pool_.clear();
+  pooling_ = false;
+  return blocks;
 }
 
 void Allocator::trim() {
@@ -117,13 +133,16 @@ void Allocator::trim() {
 }
 
 Storage* Allocator::takeCached(size_t bytes) {
-  const auto found = free_.lower_bound(bytes);
-  // A block more than a quarter too large is left for the tensors it was made for.
-  if (found == free_.end() || found->first > bytes + bytes / 4) return nullptr;
-  Storage* storage = found->second;
-  free_.erase(found);
-  stats_.cached -= storage->capacity;
-  return storage;
+  for (auto* blocks : {&pool_, &free_}) {
+    const auto found = blocks->lower_bound(bytes);
+    // A block more than a quarter too large is left for the tensors it was made for.
+    if (found == blocks->end() || found->first > bytes + bytes / 4) continue;
+    Storage* storage = found->second;
+    blocks->erase(found);
+    stats_.cached -= storage->capacity;
+    return storage;
+  }
+  return nullptr;
 }
 
 Storage* Allocator::takeNew(size_t bytes) {
@@ -146,9 +165,11 @@ void Allocator::freeBlock(Storage* storage) {
 }
 
 void Allocator::freeCached() {
-  for (const auto& [size, storage] : free_) freeBlock(storage);
+  for (const auto& [size, storage] : free_) {
+    stats_.cached -= size;
+    freeBlock(storage);
+  }
   free_.clear();
-  stats_.cached = 0;
 }
 
 void Allocator::fail(size_t bytes) const {

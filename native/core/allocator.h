@@ -60,7 +60,11 @@ class Allocator {
 
   Storage* allocate(size_t bytes);  // references = 1; throws Error(Memory)
   void release(Storage* storage);   // references reached 0
-  void trim();                      // waits for the stream, then gives the cached blocks back to the system
+  // From beginPool to endPool, what is freed is reused by what is allocated meanwhile, and kept when memory
+  // is short. endPool hands over the blocks that are free then, with one reference each.
+  void beginPool() { pooling_ = true; }
+  std::vector<Storage*> endPool();
+  void trim();  // waits for the stream, then gives the cached blocks back to the system
 
   void setLimit(size_t bytes) { limit_ = bytes; }
   void resetPeak() { stats_.peak = stats_.live; }
@@ -68,6 +72,7 @@ class Allocator {
 
  private:
   Storage* takeCached(size_t bytes);
+  void take(Storage* storage);
   Storage* takeNew(size_t bytes);
   void freeBlock(Storage* storage);
   void freeCached();
@@ -76,6 +81,8 @@ class Allocator {
   MemorySource& source_;
   Reclaim drain_, sweep_;
   std::multimap<size_t, Storage*> free_;
+  std::multimap<size_t, Storage*> pool_;  // freed since beginPool
+  bool pooling_ = false;
   std::unordered_set<Storage*> all_;
   MemoryStats stats_;
   size_t limit_ = SIZE_MAX;

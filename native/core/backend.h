@@ -5,6 +5,8 @@
 // routed rows, H heads, C head width, F expert hidden width, V vocabulary. "acc" is f32 (f64 in f64 models).
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,9 @@ struct BinaryArgs {  // b is repeated along a's leading dimensions: b.numel() di
 struct AffineArgs {  // out = alpha * x + beta
   View x, out;
   double alpha, beta;
+};
+struct IncrementArgs {  // x i32 += 1, in place
+  View x;
 };
 struct AccumulateArgs {  // y += alpha * x, in place; x and y may differ in dtype
   View x, y;
@@ -251,8 +256,11 @@ struct AttentionArgs {
   // log-sum-exp) and live [B, Tq, K, H] i32 (that tile; stick-breaking only).
   AttentionKind kind;
   AttentionShape shape;
+  // position i32 [1] or absent: that of the first query, Tk is then position + Tq and not shape.Tk, the
+  // mask's width.
   View q, k, v, keyMask, documentStart, out, rowState, live;
   bool attendCurrent, remainder;
+  View position;
 };
 struct AttentionBackwardArgs {
   AttentionKind kind;
@@ -275,10 +283,12 @@ struct RotaryArgs {
   double base;
   bool inverse;
 };
-struct CacheAppendArgs {  // copies in [B, T, W] to cache[:, start : start + T, :] of [B, capacity, W], in
-                          // place
+struct CacheAppendArgs {
+  // Copies in [B, T, W] to cache[:, start : start + T, :] of [B, capacity, W], in place. position i32 [1] or
+  // absent: is added to start.
   View in, cache;
   int64_t start;
+  View position;
 };
 
 // gradNorm, clip and adamW divide each tensor into blocks of this many elements, the last one shorter.
@@ -307,11 +317,13 @@ struct AdamWArgs {
 
 struct SampleArgs {
   // logits [B, V] acc -> out [B] i32. history [B, S] i32 (-1 is padding) for the repetition penalty, or
-  // absent. temperature 0 takes the first maximum. topK 0 and topP 1 are off.
+  // absent. temperature 0 takes the first maximum. topK 0 and topP 1 are off. step i32 [1] or absent: is
+  // added to key.stream.
   View logits, history, out;
   double temperature, topP, repetitionPenalty;
   int64_t topK;
   RandomKey key;
+  View step;
 };
 
 class Backend {
@@ -331,6 +343,17 @@ class Backend {
   // Waits for all ops so far; throws what they found wrong with their data and could not throw at once.
   virtual void synchronize() {}
 
+  // Whether ops take from tensors what changes from one run of a recorded program to the next (position,
+  // step).
+  virtual bool canReplay() const { return false; }
+  // Runs a recorded program, whose ops `run` calls in order. A device may capture what they enqueue, keep it
+  // in `captured`, which lives as long as the program, and launch that from then on without calling `run`.
+  // Ops run one by one, and this is not called, while an input of the program is poisoned.
+  virtual void replay(std::shared_ptr<void>& captured, const std::function<void()>& run) {
+    static_cast<void>(captured);
+    run();
+  }
+
   virtual void copy(const CopyArgs&) = 0;
   virtual void fill(const FillArgs&) = 0;
   virtual void random(const RandomArgs&) = 0;
@@ -338,6 +361,7 @@ class Backend {
   virtual void unaryBackward(const UnaryBackwardArgs&) = 0;
   virtual void binary(const BinaryArgs&) = 0;
   virtual void affine(const AffineArgs&) = 0;
+  virtual void increment(const IncrementArgs&) { unsupported("increment"); }
   virtual void accumulate(const AccumulateArgs&) = 0;
   virtual void sum(const SumArgs&) = 0;
   virtual void expand(const ExpandArgs&) = 0;

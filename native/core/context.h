@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -17,7 +18,9 @@ struct Context {
   bool poisonOutputs = false;  // tests: fill every fresh output with NaN before the op runs
 
   Stream& stream(Device device) {
-    std::unique_ptr<Stream>& stream = streams[static_cast<int>(device)];
+    const auto index = static_cast<size_t>(device);
+    if (index >= std::size(streams)) throw Error(ErrorKind::Value, "there is no such device");
+    std::unique_ptr<Stream>& stream = streams[index];
     if (!stream && device == Device::Cuda && makeCuda) stream = makeCuda();
     if (!stream) throw Error(ErrorKind::Value, "there is no such device");
     return *stream;

@@ -1,5 +1,6 @@
 #include "core/stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 
@@ -21,7 +22,47 @@ struct Wait final : Command {
   void done(const std::shared_ptr<const Error>& error) override { complete(error); }
 };
 
+// What a wait reports of an op that threw.
+std::shared_ptr<const Error> asOpError(const std::exception& e, const char* op) {
+  const auto* known = dynamic_cast<const Error*>(&e);
+  const bool memory = known && known->kind() == ErrorKind::Memory;
+  return std::make_shared<const Error>(memory ? ErrorKind::Memory : ErrorKind::Kernel,
+                                       std::string(op) + ": " + e.what());
+}
+
+// Runs a command, if nothing it reads is poisoned, and poisons what it writes when it fails.
+template <typename Run>
+void runOrPoison(Command& command, Run&& run) {
+  std::shared_ptr<const Error> error;
+  for (const Storage* storage : command.reads)
+    if (storage->poison) {
+      error = storage->poison;
+      break;
+    }
+  if (!error) {
+    try {
+      run();
+    } catch (const std::exception& e) {
+      error = asOpError(e, command.op);
+    }
+  }
+  for (Storage* storage : command.writes) storage->poison = error;
+  command.done(error);
+}
+
 }  // namespace
+
+struct Stream::Replay final : Command {
+  Stream& stream;
+  std::shared_ptr<Program::Body> program;
+  const Command* failing = nullptr;
+
+  Replay(Stream& stream, std::shared_ptr<Program::Body> program)
+      : stream(stream), program(std::move(program)) {
+    op = "replay";
+  }
+  void run(Backend&) override { stream.executeAll(*program, failing); }
+};
 
 Stream::Stream(std::unique_ptr<Backend> backend, std::function<void()> notify, std::function<bool()> blocked,
                std::function<void()> sweep)
@@ -38,6 +79,10 @@ Stream::~Stream() {
 }
 
 void Stream::enqueue(std::unique_ptr<Command> command) {
+  if (recorded_) {
+    recorded_->commands.push_back(std::move(command));
+    return;
+  }
   if (closed_ || !waitForRoom()) return;
   if (!failOp_.empty() && failOp_ == command->op) {
     command->inject = true;
@@ -46,6 +91,38 @@ void Stream::enqueue(std::unique_ptr<Command> command) {
   ring_[tail_ % kCapacity] = std::move(command);
   published_.store(++tail_, std::memory_order_release);
   published_.notify_one();
+}
+
+void Stream::beginRecording() {
+  if (recorded_) throw Error(ErrorKind::Value, "a program is being recorded already");
+  if (!backend_->canReplay())
+    throw Error(ErrorKind::Value, std::string("the device ") + backend_->name() + " cannot replay programs");
+  recorded_ = std::make_unique<Program::Body>();
+  allocator_.beginPool();
+}
+
+std::unique_ptr<Program> Stream::endRecording() {
+  if (!recorded_) throw Error(ErrorKind::Value, "no program is being recorded");
+  return std::make_unique<Program>(std::exchange(recorded_, nullptr), allocator_.endPool());
+}
+
+void Stream::cancelRecording() {
+  if (recorded_) endRecording();
+}
+
+void Stream::replay(const Program& program) {
+  if (recorded_) throw Error(ErrorKind::Value, "a program cannot be part of another");
+  auto command = std::make_unique<Replay>(*this, program.body());
+  if (!failOp_.empty()) {
+    const auto& commands = program.body()->commands;
+    const auto found = std::find_if(commands.begin(), commands.end(),
+                                    [this](const auto& recorded) { return failOp_ == recorded->op; });
+    if (found != commands.end()) {
+      command->failing = found->get();
+      failOp_.clear();
+    }
+  }
+  enqueue(std::move(command));
 }
 
 bool Stream::waitForRoom() {
@@ -116,10 +193,7 @@ void Stream::loop() {
     while (head != published) {
       if (stop_.load(std::memory_order_acquire)) return;
       std::unique_ptr<Command> command = std::move(ring_[head % kCapacity]);
-      if (profile_)
-        profile_->time(command->op, [&] { execute(*command); });
-      else
-        execute(*command);
+      execute(*command);
       command.reset();
       done_.store(++head, std::memory_order_release);
       done_.notify_one();
@@ -129,25 +203,39 @@ void Stream::loop() {
 }
 
 void Stream::execute(Command& command) {
+  const auto run = [&] {
+    if (command.inject) throw Error(ErrorKind::Kernel, "failure injected by a test");
+    command.run(*backend_);
+  };
+  runOrPoison(command, [&] {
+    if (profile_)
+      profile_->time(command.op, run);
+    else
+      run();
+  });
+}
+
+void Stream::executeAll(Program::Body& program, const Command* failing) {
+  bool ran = false;
+  const auto run = [&] {
+    ran = true;
+    for (const std::unique_ptr<Command>& command : program.commands) {
+      if (stop_.load(std::memory_order_acquire)) return;
+      command->inject = command.get() == failing;
+      execute(*command);
+    }
+  };
+  const auto poisoned = [](const Storage* storage) { return storage->poison != nullptr; };
+  if (failing || std::any_of(program.inputs.begin(), program.inputs.end(), poisoned)) return run();
   std::shared_ptr<const Error> error;
-  for (const Storage* storage : command.reads)
-    if (storage->poison) {
-      error = storage->poison;
-      break;
-    }
-  if (!error) {
-    try {
-      if (command.inject) throw Error(ErrorKind::Kernel, "failure injected by a test");
-      command.run(*backend_);
-    } catch (const std::exception& e) {
-      const auto* known = dynamic_cast<const Error*>(&e);
-      const bool memory = known && known->kind() == ErrorKind::Memory;
-      error = std::make_shared<const Error>(memory ? ErrorKind::Memory : ErrorKind::Kernel,
-                                            std::string(command.op) + ": " + e.what());
-    }
+  try {
+    backend_->replay(program.captured, run);
+  } catch (const std::exception& e) {
+    error = asOpError(e, "replay");
   }
-  for (Storage* storage : command.writes) storage->poison = error;
-  command.done(error);
+  if (ran && !error) return;
+  for (const std::unique_ptr<Command>& command : program.commands)
+    for (Storage* storage : command->writes) storage->poison = error;
 }
 
 }  // namespace mf

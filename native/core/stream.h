@@ -9,23 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "core/allocator.h"
-#include "core/backend.h"
+#include "core/command.h"
 #include "core/profile.h"
+#include "core/program.h"
 
 namespace mf {
-
-// One piece of enqueued work. A command whose input is poisoned does not run; its outputs are then poisoned
-// too.
-struct Command {
-  const char* op = "";
-  std::vector<Storage*> reads, writes;
-  bool inject = false;  // a test wants this one to fail
-
-  virtual ~Command() = default;
-  virtual void run(Backend& backend) = 0;
-  virtual void done(const std::shared_ptr<const Error>&) {}  // after running, or instead of it
-};
 
 // The result of a wait: error is empty on success.
 struct Completion {
@@ -56,6 +44,14 @@ class Stream {
   void read(uint64_t token, std::vector<Storage*> reads, std::function<void()> copy);
   std::vector<Completion> takeCompletions();
 
+  // From here on commands are not enqueued but gathered for a program. Throws Error(Value) when the device's
+  // ops cannot be replayed and inside a recording.
+  void beginRecording();
+  std::unique_ptr<Program> endRecording();
+  void cancelRecording();
+  bool recording() const { return recorded_ != nullptr; }
+  void replay(const Program& program);  // enqueues one run
+
   bool idle() const { return done_.load(std::memory_order_acquire) == tail_; }
   void drain();  // blocks until idle
   void close();  // drops what has not run, joins the thread; enqueue does nothing from then on
@@ -65,8 +61,11 @@ class Stream {
  private:
   static constexpr uint32_t kCapacity = 1u << 14;
 
+  struct Replay;
+
   void loop();
   void execute(Command& command);
+  void executeAll(Program::Body& program, const Command* failing);
   void complete(uint64_t token, const std::shared_ptr<const Error>& error);
   bool waitForRoom();
 
@@ -77,6 +76,7 @@ class Stream {
   uint32_t tail_ = 0;
   bool closed_ = false;
   std::string failOp_;
+  std::unique_ptr<Program::Body> recorded_;  // so far; null outside of a recording
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<uint32_t> published_{0};  // written by the JavaScript thread
   alignas(64) std::atomic<uint32_t> done_{0};       // written by the stream's thread

@@ -1,5 +1,6 @@
 // Attention: dispatch by kind, the size of the backward workspace, and the weights themselves for inspection.
 #include <cmath>
+#include <string>
 
 #include "cpu/attention_backward.h"
 #include "cpu/stick_breaking.h"
@@ -45,11 +46,12 @@ void weightRows(const AttentionWeightsArgs& args) {
                              args.keyMask.as<int32_t>(),
                              args.documentStart.as<int32_t>(),
                              args.attendCurrent,
-                             false};
+                             false,
+                             s.Tk};
   const int64_t blocks = (in.rows() + W - 1) / W, C = s.C;
   forTasks(s.B * s.H * blocks, s.B * s.H * in.rows() * s.Tk * C, [&](int64_t task) {
     const int64_t b = task / blocks / s.H, h = task / blocks % s.H;
-    const int32_t* keyMask = in.keyMask ? in.keyMask + b * s.Tk : nullptr;
+    const int32_t* keyMask = in.maskOf(b);
     const RowBlock<A, W> rows(in, usedKeys(keyMask, s.Tk), b, h, task % blocks);
     Scratch<A> scratch(C * W + s.Tk * W + 2 * s.Tk);
     A* packed = scratch.take(C * W);
@@ -75,9 +77,20 @@ void weightRows(const AttentionWeightsArgs& args) {
   });
 }
 
+// How many keys count when the first query stands at args.position.
+int64_t lengthAt(const AttentionArgs& args) {
+  const int64_t position = *args.position.as<int32_t>(), length = position + args.shape.Tq;
+  if (position < 0 || length > args.shape.Tk)
+    throw Error(ErrorKind::Value, "position is " + std::to_string(position) + ", expected 0 to " +
+                                      std::to_string(args.shape.Tk - args.shape.Tq));
+  return length;
+}
+
 }  // namespace
 
-void CpuBackend::attention(const AttentionArgs& args) {
+void CpuBackend::attention(const AttentionArgs& given) {
+  AttentionArgs args = given;
+  if (args.position) args.shape.Tk = lengthAt(args);
   if (args.kind == AttentionKind::StickBreaking)
     stickBreaking(args);
   else

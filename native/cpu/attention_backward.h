@@ -17,7 +17,8 @@ AttentionInput<T> attentionInput(const AttentionBackwardArgs& args) {
           args.keyMask.as<int32_t>(),
           args.documentStart.as<int32_t>(),
           args.attendCurrent,
-          args.remainder};
+          args.remainder,
+          args.shape.Tk};
 }
 
 inline int64_t rowsPerBlock(const AttentionShape& shape) {
@@ -136,7 +137,7 @@ void backwardRows(const AttentionBackwardArgs& args) {
   const int64_t work = s.B * s.H * in.rows() * s.Tk * s.C;
   forTasks(s.B * s.H * groups, work, [&](int64_t task) {
     const int64_t group = task % groups, b = task / groups / s.H, h = task / groups % s.H;
-    const KeyRange used = usedKeys(in.keyMask ? in.keyMask + b * s.Tk : nullptr, s.Tk);
+    const KeyRange used = usedKeys(in.maskOf(b), s.Tk);
     A* dk = args.workspace.as<A>() + task * 2 * part;
     for (int64_t i = 0; i < 2 * part; ++i) dk[i] = 0;
     for (int64_t index = group; index < blocks; index += groups)

@@ -16,7 +16,8 @@ AttentionInput<T> attentionInput(const AttentionArgs& args) {
           args.keyMask.as<int32_t>(),
           args.documentStart.as<int32_t>(),
           args.attendCurrent,
-          args.remainder};
+          args.remainder,
+          args.keyMask ? args.keyMask.size(1) : 0};
 }
 
 // One row block, tile by tile. weights.enter(tile) is false once no further tile matters; weights.apply turns
@@ -30,7 +31,7 @@ class ForwardBlock {
 
   ForwardBlock(const AttentionInput<T>& in, int64_t b, int64_t h, int64_t index, Scratch<A>& scratch)
       : in_(in),
-        rows_(in, usedKeys(in.keyMask ? in.keyMask + b * in.shape.Tk : nullptr, in.shape.Tk), b, h, index),
+        rows_(in, usedKeys(in.maskOf(b), in.shape.Tk), b, h, index),
         packed_(scratch.take(in.shape.C * W)),
         sums_(scratch.take(in.shape.C * W)),
         weights_(rows_) {

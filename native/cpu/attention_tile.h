@@ -151,7 +151,9 @@ struct AttentionInput {
   const T *q, *k, *v;
   const int32_t *keyMask, *documentStart;
   bool attendCurrent, remainder;
+  int64_t maskWidth;  // Tk or more
 
+  const int32_t* maskOf(int64_t b) const { return keyMask ? keyMask + b * maskWidth : nullptr; }
   int64_t rows() const { return shape.Tq * shape.K; }
   int64_t stride() const { return shape.H * shape.C; }
   // Of q, out, dout and dq; of rowState and live when divided by C.
@@ -176,7 +178,7 @@ struct RowBlock {
 
   template <typename T>
   RowBlock(const AttentionInput<T>& in, const KeyRange& used, int64_t b, int64_t h, int64_t block)
-      : b(b), h(h), first(block * W), keyMask(in.keyMask ? in.keyMask + b * in.shape.Tk : nullptr) {
+      : b(b), h(h), first(block * W), keyMask(in.maskOf(b)) {
     count = in.rows() - first < W ? in.rows() - first : W;
     minLimit = minStart = in.shape.Tk;
     maxLimit = maxStart = -1;

@@ -10,6 +10,7 @@ namespace MF_CPU_NAMESPACE {
 class CpuBackend final : public Backend {
  public:
   const char* name() const override;
+  bool canReplay() const override { return true; }
 
   void copy(const CopyArgs&) override;
   void fill(const FillArgs&) override;
@@ -18,6 +19,7 @@ class CpuBackend final : public Backend {
   void unaryBackward(const UnaryBackwardArgs&) override;
   void binary(const BinaryArgs&) override;
   void affine(const AffineArgs&) override;
+  void increment(const IncrementArgs&) override;
   void accumulate(const AccumulateArgs&) override;
   void sum(const SumArgs&) override;
   void expand(const ExpandArgs&) override;

@@ -182,6 +182,10 @@ void CpuBackend::affine(const AffineArgs& args) {
   });
 }
 
+void CpuBackend::increment(const IncrementArgs& args) {
+  for (int64_t i = 0; i < args.x.numel(); ++i) ++args.x.as<int32_t>()[i];
+}
+
 void CpuBackend::accumulate(const AccumulateArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename X>() {
     dispatchFloat(args.y.dtype, [&]<typename Y>() {

@@ -133,7 +133,8 @@ int32_t sampleRow(const SampleArgs& a, int64_t row) {
   int64_t count = keepTopK(kept, V, a.topK);
   for (int64_t i = 0; i < count; ++i) kept[i].value = exponential((kept[i].value - top) * inverse);
   count = keepTopP(kept, count, a.topP);
-  const PhiloxBlock block = philox(a.key, static_cast<uint64_t>(row));
+  const uint64_t step = a.step ? static_cast<uint64_t>(*a.step.as<int32_t>()) : 0;
+  const PhiloxBlock block = philox({a.key.seed, a.key.stream + step}, static_cast<uint64_t>(row));
   return draw(kept, count, uniform01(block.word[0], block.word[1]));
 }
 

@@ -7,6 +7,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   mf::napi::registerOps(env, exports);
   mf::napi::registerTensor(env, exports);
   mf::napi::registerSystem(env, exports);
+  mf::napi::registerProgram(env, exports);
   return exports;
 }
 

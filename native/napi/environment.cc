@@ -113,6 +113,8 @@ void Environment::settle() {
 
 napi_value Environment::wait(Stream& stream, std::vector<Storage*> reads, napi_value pinned,
                              std::function<void()> copy) {
+  if (stream.recording())
+    return throwError(Error(ErrorKind::Value, "nothing can be waited for while a program is recorded"));
   napi_value promise = nullptr;
   Pending pending{};
   if (napi_create_promise(env_, &pending.deferred, &promise) != napi_ok) return nullptr;
@@ -135,8 +137,42 @@ bool Environment::callNoop() {
   return alive;
 }
 
+double Environment::addProgram(std::unique_ptr<Program> program, napi_value owner) {
+  OwnedProgram& added = programs_[nextProgram_];
+  added.program = std::move(program);
+  napi_create_reference(env_, owner, 0, &added.owner);
+  return nextProgram_++;
+}
+
+const Program& Environment::program(double number) const {
+  const auto found = programs_.find(number);
+  if (found == programs_.end())
+    throw Error(ErrorKind::Handle, "replay: the program is disposed, or one of another thread");
+  return *found->second.program;
+}
+
+void Environment::removeProgram(double number) {
+  const auto found = programs_.find(number);
+  if (found == programs_.end()) return;
+  napi_delete_reference(env_, found->second.owner);
+  programs_.erase(found);
+}
+
+void Environment::sweepPrograms() {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env_, &scope) != napi_ok) return;
+  std::vector<double> lost;
+  for (const auto& [number, owned] : programs_) {
+    napi_value owner = nullptr;
+    if (napi_get_reference_value(env_, owned.owner, &owner) == napi_ok && !owner) lost.push_back(number);
+  }
+  for (const double number : lost) removeProgram(number);
+  napi_close_handle_scope(env_, scope);
+}
+
 void Environment::sweep() {
   handles.sweep(env_);
+  sweepPrograms();
   sweptAt_ = allocatedSoFar(context);
 }
 

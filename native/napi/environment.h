@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <unordered_map>
 
@@ -34,7 +35,16 @@ class Environment {
   void sweep();
   void noteAllocations();
 
+  // Programs by number. `owner`: the JavaScript object without which a program is freed some time.
+  double addProgram(std::unique_ptr<Program> program, napi_value owner);
+  const Program& program(double number) const;  // throws Error(Handle)
+  void removeProgram(double number);            // a number that means nothing any more is ignored
+
  private:
+  struct OwnedProgram {
+    std::unique_ptr<Program> program;
+    napi_ref owner;
+  };
   struct Pending {
     napi_deferred deferred;
     napi_ref pinned;
@@ -43,6 +53,7 @@ class Environment {
   static Environment& attach(napi_env env);  // leaves it to env's instance data
   static void onSignal(napi_env env, napi_value, void* context, void*);
   void settle();
+  void sweepPrograms();
   void notify();
   bool callNoop();
   napi_value makeError(const Error& error);
@@ -53,6 +64,8 @@ class Environment {
   std::atomic<bool> signalled_{false};
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t nextToken_ = 1;
+  std::map<double, OwnedProgram> programs_;
+  double nextProgram_ = 1;
   napi_ref noop_ = nullptr;
   napi_ref errorClasses_[7] = {};
   std::string whyNoCuda_;

@@ -39,6 +39,7 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(binary, "kind", "a", "b")
   MF_OP(affine, "x", "alpha", "beta")
   MF_OP(accumulate, "x", "y", "alpha")
+  MF_OP(increment, "x")
   MF_OP(random, "kind", "x", "a", "b", "key")
   MF_OP(dropout, "x", "p", "key")
   MF_OP(sum, "x", "first", "last")
@@ -68,18 +69,18 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(combineBackward, "dout", "y", "gates", "topK", "wantY", "wantGates")
 
   MF_OP(attention, "kind", "q", "k", "v", "keyMask", "documentStart", "keyLength", "attendCurrent",
-        "remainder", "keepState")
+        "remainder", "keepState", "position")
   MF_OP(attentionBackward, "kind", "q", "k", "v", "keyMask", "documentStart", "keyLength", "attendCurrent",
         "remainder", "out", "rowState", "live", "dout")
   MF_OP(attentionWeights, "kind", "q", "k", "keyMask", "documentStart", "keyLength", "attendCurrent")
   MF_OP(rotary, "x", "positions", "rotaryDim", "base", "inverse")
-  MF_OP(cacheAppend, "x", "cache", "start")
+  MF_OP(cacheAppend, "x", "cache", "start", "position")
 
   MF_OP(gradNorm, "tensors")
   MF_OP(clipGradients, "tensors", "norm", "maxNorm")
   MF_OP(adamW, "parameters", "gradients", "m", "v", "master", "step", "finite", "lr", "beta1", "beta2", "eps",
         "weightDecay")
-  MF_OP(sampleToken, "logits", "history", "temperature", "topK", "topP", "repetitionPenalty", "key")
+  MF_OP(sampleToken, "logits", "history", "temperature", "topK", "topP", "repetitionPenalty", "key", "step")
 }
 
 #undef MF_OP

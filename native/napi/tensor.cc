@@ -127,7 +127,7 @@ napi_value write(napi_env env, napi_callback_info info) {
     char* target = static_cast<char*>(tensor.view().data) + offset;
     const bool whole = bytes.length == tensor.bytes() && tensor.isWhole();
     Stream& stream = streamOf(environment, tensor);
-    if (stream.idle() && bytes.length > 0) {
+    if (stream.idle() && !stream.recording() && bytes.length > 0) {
       stream.backend().write(target, bytes.data, bytes.length);
       if (whole) storage->poison = nullptr;
       return nullptr;

@@ -47,7 +47,7 @@ Shape stateShape(const AttentionShape& s) {
 std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> attention(
     Context& cx, AttentionKind kind, const Tensor& q, const Tensor& k, const Tensor& v,
     const std::optional<Tensor>& keyMask, const std::optional<Tensor>& documentStart, int64_t keyLength,
-    bool attendCurrent, bool remainder, bool keepState) {
+    bool attendCurrent, bool remainder, bool keepState, const std::optional<Tensor>& position) {
   Call call(cx, "attention");
   checkKind(call, kind, attendCurrent, remainder);
   AttentionArgs args{};
@@ -60,6 +60,7 @@ std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> attention(
   args.documentStart = checkedMask(call, "documentStart", documentStart, args.shape.B, args.shape.Tq);
   args.attendCurrent = attendCurrent;
   args.remainder = remainder;
+  if (position) args.position = call.in("position", *position).dtype(DType::i32).numel(1);
 
   const Tensor out = call.out(q.dtype(), q.shape());
   args.out = out.view();

@@ -91,4 +91,9 @@ void accumulate(Context& cx, const Tensor& x, const Tensor& y, double alpha) {
   call.run(&Backend::accumulate, {from, call.inout("y", y).floating().shape(x.shape()), alpha});
 }
 
+void increment(Context& cx, const Tensor& x) {
+  Call call(cx, "increment");
+  call.run(&Backend::increment, {call.inout("x", x).dtype(DType::i32)});
+}
+
 }  // namespace mf::ops

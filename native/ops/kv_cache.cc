@@ -2,7 +2,8 @@
 
 namespace mf::ops {
 
-void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t start) {
+void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t start,
+                 const std::optional<Tensor>& position) {
   Call call(cx, "cacheAppend");
   const View from = call.in("x", x).minRank(2);
   const int64_t B = from.size(0), T = from.size(1), W = B * T == 0 ? 0 : from.numel() / (B * T);
@@ -20,7 +21,9 @@ void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t star
   View in = x.view(), out = cache.view();
   in.shape = {B, T, W};
   out.shape = {B, into.size(1), W};
-  call.run(&Backend::cacheAppend, {in, out, start});
+  View positionView{};
+  if (position) positionView = call.in("position", *position).dtype(DType::i32).numel(1);
+  call.run(&Backend::cacheAppend, {in, out, start, positionView});
 }
 
 }  // namespace mf::ops

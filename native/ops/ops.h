@@ -25,6 +25,7 @@ Tensor unaryBackward(Context& cx, UnaryKind kind, const Tensor& x, const Tensor&
 Tensor binary(Context& cx, BinaryKind kind, const Tensor& a, const Tensor& b);  // b: trailing dimensions of a
 Tensor affine(Context& cx, const Tensor& x, double alpha, double beta);         // alpha * x + beta
 void accumulate(Context& cx, const Tensor& x, const Tensor& y, double alpha);   // y += alpha * x
+void increment(Context& cx, const Tensor& x);                                   // x += 1, i32
 
 // --- random.cc
 void random(Context& cx, RandomKind kind, const Tensor& x, double a, double b, RandomKey key);  // fills x
@@ -99,11 +100,12 @@ std::tuple<std::optional<Tensor>, std::optional<Tensor>> combineBackward(Context
                                                                          bool wantGates);
 
 // --- attention.cc: q [B, Tq, K, H, C], k and v [B, capacity, H, C] of which keyLength rows count
-// -> out, and with keepState rowState and live [B, Tq, K, H] for backward (live: stick-breaking)
+// (with position i32 [1]: as many of them as position + Tq) -> out, and with keepState rowState and live [B,
+// Tq, K, H] for backward (live: stick-breaking)
 std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> attention(
     Context& cx, AttentionKind kind, const Tensor& q, const Tensor& k, const Tensor& v,
     const std::optional<Tensor>& keyMask, const std::optional<Tensor>& documentStart, int64_t keyLength,
-    bool attendCurrent, bool remainder, bool keepState);
+    bool attendCurrent, bool remainder, bool keepState, const std::optional<Tensor>& position);
 // -> dq, dk, dv; out: softmax, live: stick-breaking
 std::tuple<Tensor, Tensor, Tensor> attentionBackward(Context& cx, AttentionKind kind, const Tensor& q,
                                                      const Tensor& k, const Tensor& v,
@@ -120,8 +122,10 @@ Tensor attentionWeights(Context& cx, AttentionKind kind, const Tensor& q, const 
 Tensor rotary(Context& cx, const Tensor& x, const Tensor& positions, int64_t rotaryDim, double base,
               bool inverse);
 
-// --- kv_cache.cc: x [B, T, ..] into rows start .. start + T of cache [B, capacity, ..], in place
-void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t start);
+// --- kv_cache.cc: x [B, T, ..] into rows start .. start + T of cache [B, capacity, ..], in place; position
+// i32 [1] is added to start
+void cacheAppend(Context& cx, const Tensor& x, const Tensor& cache, int64_t start,
+                 const std::optional<Tensor>& position);
 
 // --- grad_norm.cc
 std::tuple<Tensor, Tensor> gradNorm(Context& cx, const std::vector<Tensor>& tensors);  // -> norm, finite
@@ -136,10 +140,10 @@ void adamW(Context& cx, const std::vector<Tensor>& parameters, const std::vector
            double weightDecay);
 
 // --- sample.cc
-// logits [B, V], history [B, S] -> [B] i32
+// logits [B, V], history [B, S] -> [B] i32; step i32 [1] is added to the key's stream
 Tensor sampleToken(Context& cx, const Tensor& logits, const std::optional<Tensor>& history,
                    double temperature, int64_t topK, double topP, double repetitionPenalty,
-                   const RandomKey& key);
+                   const RandomKey& key, const std::optional<Tensor>& step);
 
 // --- grouped_gemm.cc
 // x [.., in], weight [out, in], bias [out] -> y [.., out] in dtype `out` (x's, or f32 of bf16), and, where

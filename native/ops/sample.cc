@@ -6,7 +6,7 @@ namespace mf::ops {
 
 Tensor sampleToken(Context& cx, const Tensor& logits, const std::optional<Tensor>& history,
                    double temperature, int64_t topK, double topP, double repetitionPenalty,
-                   const RandomKey& key) {
+                   const RandomKey& key, const std::optional<Tensor>& step) {
   Call call(cx, "sampleToken");
   const View logitsView = call.in("logits", logits).accumulating().rank(2);
   const int64_t B = logitsView.size(0);
@@ -27,9 +27,11 @@ Tensor sampleToken(Context& cx, const Tensor& logits, const std::optional<Tensor
                "topP is " + std::to_string(topP) + ", expected a number in (0, 1]");
   call.require(std::isfinite(repetitionPenalty) && repetitionPenalty > 0, ErrorKind::Value,
                "repetitionPenalty is " + std::to_string(repetitionPenalty) + ", expected a number above 0");
+  View stepView{};
+  if (step) stepView = call.in("step", *step).dtype(DType::i32).numel(1);
   Tensor out = call.out(DType::i32, {B});
   call.run(&Backend::sample,
-           {logitsView, historyView, out.view(), temperature, topP, repetitionPenalty, topK, key});
+           {logitsView, historyView, out.view(), temperature, topP, repetitionPenalty, topK, key, stepView});
   return out;
 }
 

@@ -137,3 +137,78 @@ NATIVE_TEST(aLimitIsKept) {
   mf::Storage* other = allocator.allocate(600 << 10);  // the cached half is given back first
   allocator.release(other);
 }
+
+NATIVE_TEST(aProgramRunsAsOftenAsItIsReplayed) {
+  Fixture fixture;
+  mf::Storage* state = fixture.stream.allocator().allocate(64);
+  int64_t sum = 0;
+  fixture.stream.beginRecording();
+  fixture.enqueue([&sum] { ++sum; }, {state}, {state});
+  fixture.enqueue([&sum] { sum *= 2; }, {state}, {state});
+  const auto program = fixture.stream.endRecording();
+  fixture.stream.drain();
+  CHECK(sum == 0);
+  for (int i = 0; i < 3; ++i) fixture.stream.replay(*program);
+  fixture.stream.drain();
+  CHECK(sum == 14);
+  CHECK(state->references == 2);
+}
+
+NATIVE_TEST(memoryFreedInARecordingIsReusedInItAlone) {
+  Fixture fixture;
+  mf::Allocator& allocator = fixture.stream.allocator();
+  fixture.stream.beginRecording();
+  mf::Storage* first = allocator.allocate(256);
+  fixture.enqueue([] {}, {}, {first});
+  first->references = 0;
+  allocator.release(first);
+  CHECK(allocator.allocate(256) == first);
+  first->references = 0;
+  allocator.release(first);
+  auto program = fixture.stream.endRecording();
+  mf::Storage* other = allocator.allocate(256);
+  CHECK(other != first);
+  fixture.stream.replay(*program);
+  program.reset();  // with a run in the queue
+  CHECK(allocator.allocate(256) == first);
+  fixture.stream.drain();
+}
+
+NATIVE_TEST(aFailureInAProgramPoisonsAsOutsideOfIt) {
+  Fixture fixture;
+  mf::Storage* a = fixture.stream.allocator().allocate(64);
+  mf::Storage* b = fixture.stream.allocator().allocate(64);
+  bool fail = true, ranAfter = false;
+  fixture.stream.beginRecording();
+  fixture.enqueue(
+      [&fail] {
+        if (fail) throw std::runtime_error("broken");
+      },
+      {}, {a});
+  fixture.enqueue([&ranAfter] { ranAfter = true; }, {a}, {b});
+  const auto program = fixture.stream.endRecording();
+  fixture.stream.replay(*program);
+  fixture.stream.drain();
+  CHECK(a->poison && b->poison == a->poison && !ranAfter);
+  fail = false;
+  fixture.stream.replay(*program);
+  fixture.stream.drain();
+  CHECK(!a->poison && !b->poison && ranAfter);
+}
+
+NATIVE_TEST(aStreamClosesInTheMiddleOfAProgram) {
+  int64_t runs = 0;
+  {
+    Fixture fixture;
+    fixture.stream.beginRecording();
+    for (int i = 0; i < 1000; ++i)
+      fixture.enqueue([&runs] {
+        ++runs;
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      });
+    const auto program = fixture.stream.endRecording();
+    for (int i = 0; i < 1000; ++i) fixture.stream.replay(*program);
+    fixture.stream.close();
+  }
+  CHECK(runs < 100000);
+}
