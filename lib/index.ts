@@ -46,7 +46,15 @@ export {
   type ClassificationOutput,
 } from './model/sequence-classification.js';
 export type { AddonSource } from './native/load.js';
-export type { CudaDevices, Device, DType, FloatDType, InstructionSets, MemoryStats, RandomKey } from './native/binding.js';
+export type {
+  CudaDevices,
+  Device,
+  DType,
+  FloatDType,
+  InstructionSets,
+  MemoryStats,
+  RandomKey,
+} from './native/binding.js';
 export * from './nn/layers.js';
 export { Module, type TrainablePattern } from './nn/module.js';
 export { AdamW } from './optimizer/adamw.js';
