@@ -6,6 +6,7 @@ import { ValueError } from '../lib/errors.js';
 import { scope } from '../lib/scope.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
 import { lossWeightsAt } from '../lib/training/loss-weights.js';
+import { meanEntropy } from '../lib/training/metrics.js';
 import { Trainer } from '../lib/training/trainer.js';
 import { numbers, relativeError } from './support/compare.js';
 import { temporaryDirectory } from './support/files.js';
@@ -102,6 +103,10 @@ for (const aux_loss_type of ['mi', 'switch'] as const) {
         `${name}: ${small.last[name]}, ${large.last[name]}`,
       );
     }
+    const [a, b] = [small, large].map(({ last }) => meanEntropy(last.routerEntropy!));
+    t.true(Math.abs(a!.marginal - b!.marginal) < 1e-7 && Math.abs(a!.conditional - b!.conditional) < 1e-7);
+    t.true(Math.abs(b!.marginal - large.last.concentrationLoss! / 4) < 1e-7, 'the mean over four routers');
+    t.true(b!.conditional > 0 && b!.conditional < b!.marginal);
     t.deepEqual(small.last.expertLoad, large.last.expertLoad, 'the pass for the statistics is not counted');
     t.true(relativeError(small.weights, large.weights) < 1e-7);
     t.true(

@@ -34,14 +34,16 @@ test('without a terminal every interval gives a plain line', (t) => {
   const stream = new Capture(false);
   const progress = new Progress({ total: 200, stream, intervalSeconds: 0 });
   progress.update(update(1, { expertLoad: [{ attention: [2, 1, 1, 0], mlp: [1, 1] }] }));
-  progress.update(update(2, { loss: 2, tokensPerSecond: 12_345 }));
+  const attention = { marginal: 1, conditional: 0.5 };
+  const mlp = { marginal: 2, conditional: 0 };
+  progress.update(update(2, { loss: 2, tokensPerSecond: 12_345, routerEntropy: [{ attention, mlp }] }));
   progress.update(update(200));
   progress.stop();
   progress.stop();
   // Bias-corrected average of 4 and 2: (0.95 * 4 + 2) / 1.95.
   t.deepEqual(stream.text.split('\n'), [
     'step 1/200 0% | loss 4.0000 | 123 tokens/s | 6m 38s left | balance 0.88',
-    'step 2/200 1% | loss 2.9744 | 12.3k tokens/s | 6m 36s left',
+    'step 2/200 1% | loss 2.9744 | 12.3k tokens/s | 6m 36s left | entropy 1.50, 0.25 by token',
     'step 200/200 100% | loss 3.3339 | 123 tokens/s | 0s left',
     '',
   ]);
@@ -90,7 +92,7 @@ test('on a terminal a bar is drawn and the cursor comes back', (t) => {
   t.true(stream.text.startsWith(text));
 });
 
-test('listeners are gone after stop()', async (t) => {
+test.serial('listeners are gone after stop()', async (t) => {
   const stream = new Capture(true);
   const before = ['exit', 'SIGINT', 'SIGTERM'].map((event) => process.listenerCount(event));
   const errors = stream.listenerCount('error');

@@ -115,7 +115,7 @@ test('every element that the script looks up is in the page', async (t) => {
   const script = cutScripts(html).scripts.at(-1) ?? '';
   const ids = [...script.matchAll(/getElementById\('([^']+[^-])'\)/g)].map((match) => match[1] ?? '');
   const charts = [...script.matchAll(/\{ id: '([^']+)'/g)].map((match) => `chart-${match[1]}`);
-  t.true(ids.length > 5 && charts.length === 7);
+  t.true(ids.length > 5 && charts.length === 9);
   for (const id of [...ids, ...charts]) t.true(html.includes(`id="${id}"`), id);
 });
 

@@ -100,6 +100,10 @@ function armsOf(bench: Workbench, { seed, base, dense, size }: Bases): Record<st
   const ofDense: Record<string, Arm> = {
     'dense, all fine-tuned': { from: dense, recipe: fineTuned(bench, dense, whole) },
     'dense, low-rank adapters': { from: dense, recipe: withLora(bench, dense, alone, size) },
+    'dense, low-rank adapters, a third of the learning rate': {
+      from: dense,
+      recipe: withLora(bench, dense, { ...alone, lr: whole.lr }, size),
+    },
   };
   return {
     'experts, all fine-tuned': { from: base, recipe: fineTuned(bench, base, whole) },
@@ -108,6 +112,7 @@ function armsOf(bench: Workbench, { seed, base, dense, size }: Bases): Record<st
     'new experts alone, router decay 30': newExperts({ routerDecay: 30 }),
     [`new experts alone, 1 in ${REHEARSAL} tokens of old text`]: newExperts({ texts: [...texts, ...old] }),
     'new experts alone, router memory': newExperts({ memory: 1 }),
+    'new experts alone, router memory of weight 10': newExperts({ memory: 10 }),
   };
 }
 

@@ -14,6 +14,20 @@ export interface BlockLoad {
   mlp: number[];
 }
 
+/** Entropies of a router's probabilities in nats. */
+export interface RouterEntropy {
+  /** H(expert), of the mean over tokens: low when the load is concentrated. */
+  marginal: number;
+  /** H(expert | token), the mean over tokens: low when the router is sure. */
+  conditional: number;
+}
+
+/** The entropies of one block's routers. */
+export interface BlockEntropy {
+  attention: RouterEntropy;
+  mlp: RouterEntropy;
+}
+
 /** One line of `metrics.jsonl`: what a training step measured. */
 export interface MetricsRecord {
   /** Optimizer steps done, this one included; strictly increasing within a file. */
@@ -38,6 +52,8 @@ export interface MetricsRecord {
   elapsedSeconds: number;
   /** One entry per block. */
   expertLoad?: BlockLoad[];
+  /** One entry per block. */
+  routerEntropy?: BlockEntropy[];
   /** Present on the steps after which the model was validated. */
   validation?: { loss: number; perplexity: number };
 }
@@ -49,6 +65,7 @@ const measured = z.union([
   z.enum(['NaN', 'Infinity', '-Infinity']).transform((text) => Number(text)),
 ]);
 const load = z.array(z.number().nonnegative());
+const entropies = z.object({ marginal: measured, conditional: measured });
 const recordSchema = z.object({
   step: z.int().nonnegative(),
   loss: measured,
@@ -61,6 +78,7 @@ const recordSchema = z.object({
   tokensPerSecond: measured,
   elapsedSeconds: z.number().nonnegative(),
   expertLoad: z.array(z.object({ attention: load, mlp: load })).exactOptional(),
+  routerEntropy: z.array(z.object({ attention: entropies, mlp: entropies })).exactOptional(),
   validation: z.object({ loss: measured, perplexity: measured }).exactOptional(),
 });
 
@@ -304,4 +322,12 @@ export function meanBalance(expertLoad: readonly BlockLoad[]): number {
     .flatMap((block) => [loadBalance(block.attention), loadBalance(block.mlp)])
     .filter((balance) => !Number.isNaN(balance));
   return balances.reduce((sum, balance) => sum + balance, 0) / balances.length;
+}
+
+/** The means of both entropies over all routers; NaN without routers. */
+export function meanEntropy(entropies: readonly BlockEntropy[]): RouterEntropy {
+  const routers = entropies.flatMap(({ attention, mlp }) => [attention, mlp]);
+  const mean = (of: keyof RouterEntropy): number =>
+    routers.reduce((sum, router) => sum + router[of], 0) / routers.length;
+  return { marginal: mean('marginal'), conditional: mean('conditional') };
 }

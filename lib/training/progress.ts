@@ -2,7 +2,7 @@ import { Writable } from 'node:stream';
 import cliProgress from 'cli-progress';
 
 import { ValueError } from '../errors.js';
-import { meanBalance, type MetricsRecord } from './metrics.js';
+import { meanBalance, meanEntropy, type MetricsRecord } from './metrics.js';
 
 export interface ProgressOptions {
   /** Steps of the whole run. */
@@ -20,7 +20,7 @@ export interface ProgressOptions {
 /** What a step tells the progress display. */
 export type ProgressUpdate = Pick<
   MetricsRecord,
-  'step' | 'loss' | 'tokensPerSecond' | 'elapsedSeconds' | 'expertLoad'
+  'step' | 'loss' | 'tokensPerSecond' | 'elapsedSeconds' | 'expertLoad' | 'routerEntropy'
 >;
 
 const LOSS_DECAY = 0.95;
@@ -104,7 +104,8 @@ class BackgroundBar extends cliProgress.SingleBar {
  * The loss is an exponential moving average (decay 0.95, without the bias of its start); a loss that is not finite is
  * shown as it is and stays out of the average. The balance is the mean over all routers of the normalised entropy of
  * their load, `-sum_e f_e log f_e / log E` with f_e the share of routed rows that expert e got: 1 is even, 0 is one
- * expert for everything. The time left goes by the mean time per step since this process started.
+ * expert for everything. The entropies are means over all routers in nats: H(expert), which load concentration lowers, and
+ * H(expert | token). The time left goes by the mean time per step since this process started.
  *
  * Showing progress never throws and never ends a run: a stream that is closed is ignored.
  */
@@ -172,7 +173,10 @@ export class Progress {
     this.#stream?.release();
   }
 
-  /** `loss 3.4210 | 12.3k tokens/s | 3m 20s left | balance 0.97`; the balance only when the load is known. */
+  /**
+   * `loss 3.4210 | 12.3k tokens/s | 3m 20s left | balance 0.97 | entropy 2.66, 1.12 by token`: the last two only when
+   * they are known.
+   */
   #details(update: ProgressUpdate): string {
     const loss = Number.isFinite(update.loss) ? this.#lossSum / this.#lossWeight : update.loss;
     const parts = [
@@ -182,6 +186,9 @@ export class Progress {
     ];
     const balance = meanBalance(update.expertLoad ?? []);
     if (!Number.isNaN(balance)) parts.push(`balance ${balance.toFixed(2)}`);
+    const { marginal, conditional } = meanEntropy(update.routerEntropy ?? []);
+    if (!Number.isNaN(marginal))
+      parts.push(`entropy ${marginal.toFixed(2)}, ${conditional.toFixed(2)} by token`);
     return parts.join(' | ');
   }
 

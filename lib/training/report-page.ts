@@ -95,6 +95,11 @@ const CHARTS = [
   { id: 'tokens-per-second', lines: [{ label: 'tokens/s', column: 'tokensPerSecond', stroke: 'blue' }], zero: true },
   { id: 'total-loss', lines: [{ label: 'loss', column: 'loss', stroke: 'blue' }] },
   { id: 'aux-loss', lines: [{ label: 'auxiliary loss', column: 'auxLoss', stroke: 'blue' }] },
+  { id: 'concentration', lines: [{ label: 'concentration loss', column: 'concentrationLoss', stroke: 'blue' }] },
+  { id: 'entropy', lines: [
+    { label: 'H(expert)', column: 'marginalEntropy', stroke: 'blue' },
+    { label: 'H(expert | token)', column: 'conditionalEntropy', stroke: 'orange' },
+  ] },
   { id: 'balance', lines: [
     { label: 'attention', column: 'attentionBalance', stroke: 'blue' },
     { label: 'MLP', column: 'mlpBalance', stroke: 'orange' },

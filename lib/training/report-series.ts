@@ -1,4 +1,4 @@
-import { loadBalance, type BlockLoad, type MetricsRecord } from './metrics.js';
+import { loadBalance, meanEntropy, type BlockLoad, type MetricsRecord } from './metrics.js';
 
 /** More points than this are not to be told apart on a screen. */
 const MAX_POINTS = 1200;
@@ -16,6 +16,9 @@ export interface Series {
   lr: (number | null)[];
   gradNorm: (number | null)[];
   tokensPerSecond: (number | null)[];
+  concentrationLoss: (number | null)[];
+  marginalEntropy: (number | null)[];
+  conditionalEntropy: (number | null)[];
   attentionBalance: (number | null)[];
   mlpBalance: (number | null)[];
 }
@@ -62,6 +65,9 @@ export function buildSeries(records: readonly MetricsRecord[]): Series {
     lr: column((record) => record.lr),
     gradNorm: column((record) => record.gradNorm),
     tokensPerSecond: column((record) => record.tokensPerSecond),
+    concentrationLoss: column(({ concentrationLoss = NaN }) => concentrationLoss),
+    marginalEntropy: column(({ routerEntropy = [] }) => meanEntropy(routerEntropy).marginal),
+    conditionalEntropy: column(({ routerEntropy = [] }) => meanEntropy(routerEntropy).conditional),
     attentionBalance: balance('attention'),
     mlpBalance: balance('mlp'),
   };

@@ -263,7 +263,7 @@ export class Trainer {
     const seconds = (performance.now() - this.#clock) / 1000;
     this.#clock = performance.now();
     const tokens = accumulationSteps * train.batchSize * train.sequenceLength;
-    const { loss, crossEntropy, auxLoss, concentrationLoss, gradNorm, load } = measured;
+    const { loss, crossEntropy, auxLoss, concentrationLoss, gradNorm, load, entropy } = measured;
     return {
       step,
       loss,
@@ -275,7 +275,7 @@ export class Trainer {
       tokens: this.#tokens + tokens,
       tokensPerSecond: tokens / seconds,
       elapsedSeconds: this.#elapsedSeconds + seconds,
-      ...(load.length > 0 ? { expertLoad: load } : {}),
+      ...(load.length > 0 ? { expertLoad: load, routerEntropy: entropy } : {}),
     };
   }
 

@@ -6,7 +6,7 @@ import type { AdamW } from '../optimizer/adamw.js';
 import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 import { batchInputs, countPredicted } from './batch.js';
-import type { BlockLoad } from './metrics.js';
+import type { BlockEntropy, BlockLoad, RouterEntropy } from './metrics.js';
 
 /** What a step, or one of its micro-batches, measured. */
 interface Measured {
@@ -19,6 +19,8 @@ interface Measured {
   concentrationLoss: number;
   /** Rows that each expert got, by block; empty in dense models. */
   load: BlockLoad[];
+  /** Of the routers, by block; empty in dense models. */
+  entropy: BlockEntropy[];
 }
 
 export interface StepResult extends Measured {
@@ -166,6 +168,8 @@ interface TensorsToRead {
   concentrationLoss: Tensor | null;
   /** [3, E] of each block's two routers. */
   statistics: { attention: Tensor; mlp: Tensor }[];
+  /** [4] of each block's two routers. */
+  routerLosses: { attention: Tensor; mlp: Tensor }[];
 }
 
 function tensorsToRead({
@@ -184,18 +188,26 @@ function tensorsToRead({
       attention: attention.statistics.detach(),
       mlp: mlp.statistics.detach(),
     })),
+    routerLosses: (routers ?? []).map(({ attention, mlp }) => ({
+      attention: attention.losses.detach(),
+      mlp: mlp.losses.detach(),
+    })),
   };
 }
 
 async function readPart(tensors: TensorsToRead, { tokens, batch }: Weights): Promise<Measured> {
-  const { loss, crossEntropy, auxLoss, concentrationLoss, statistics } = tensors;
-  const [whole, ce, aux, concentration, ...load] = await Promise.all([
+  const { loss, crossEntropy, auxLoss, concentrationLoss, statistics, routerLosses } = tensors;
+  const [whole, ce, aux, concentration, ...routers] = await Promise.all([
     readAndFree(loss),
     readAndFree(crossEntropy),
     auxLoss ? readAndFree(auxLoss) : [0],
     concentrationLoss ? readAndFree(concentrationLoss) : [0],
-    ...statistics.flatMap(({ attention, mlp }) => [readAndFree(attention), readAndFree(mlp)]),
+    ...[...statistics, ...routerLosses].flatMap(({ attention, mlp }) => [
+      readAndFree(attention),
+      readAndFree(mlp),
+    ]),
   ]);
+  const [load, losses] = [routers.slice(0, 2 * statistics.length), routers.slice(2 * statistics.length)];
   const scalar = (values: ArrayLike<number> | undefined): number => values?.[0] as number;
   return {
     loss: scalar(ce) * tokens + (scalar(whole) - scalar(ce)) * batch,
@@ -205,6 +217,10 @@ async function readPart(tensors: TensorsToRead, { tokens, batch }: Weights): Pro
     load: statistics.map((_, block) => ({
       attention: chosenRows(load[2 * block] as ArrayLike<number>),
       mlp: chosenRows(load[2 * block + 1] as ArrayLike<number>),
+    })),
+    entropy: routerLosses.map((_, block) => ({
+      attention: entropyOf(losses[2 * block] as ArrayLike<number>, batch),
+      mlp: entropyOf(losses[2 * block + 1] as ArrayLike<number>, batch),
     })),
   };
 }
@@ -221,6 +237,12 @@ async function readAndFree(x: Tensor): Promise<ArrayLike<number>> {
 function chosenRows(statistics: ArrayLike<number>): number[] {
   const experts = statistics.length / 3;
   return Array.from({ length: experts }, (_, e) => statistics[experts + e] as number);
+}
+
+/** A router's entropies from its losses [4], times a weight: mutual information is the conditional less the marginal one. */
+function entropyOf(losses: ArrayLike<number>, weight: number): RouterEntropy {
+  const [information, marginal] = [losses[0] as number, losses[3] as number];
+  return { marginal: weight * marginal, conditional: weight * Math.max(0, information + marginal) };
 }
 
 function sumOf(a: Tensor, b: Tensor): Tensor {
@@ -267,5 +289,13 @@ function sumParts(a: Measured, b: Measured): Measured {
       attention: sums(attention, b.load[block]?.attention ?? []),
       mlp: sums(mlp, b.load[block]?.mlp ?? []),
     })),
+    entropy: a.entropy.map(({ attention, mlp }, block) => {
+      const other = b.entropy[block] as BlockEntropy;
+      return { attention: sumEntropies(attention, other.attention), mlp: sumEntropies(mlp, other.mlp) };
+    }),
   };
+}
+
+function sumEntropies(a: RouterEntropy, b: RouterEntropy): RouterEntropy {
+  return { marginal: a.marginal + b.marginal, conditional: a.conditional + b.conditional };
 }
