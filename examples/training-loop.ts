@@ -1,4 +1,5 @@
-/** A training loop written by hand: `npx tsx examples/training-loop.ts FILE...` (text or JSONL files). */
+/** A training loop written by hand: `npx tsx examples/training-loop.ts [--steps 200] [--out DIR] FILE...` (text, JSONL). */
+import { parseArgs } from 'node:util';
 import {
   AdamW,
   batchInputs,
@@ -15,16 +16,15 @@ import {
   weightDecayGroups,
 } from '../lib/index.js';
 
-const files = process.argv.slice(2);
-const steps = 200;
+const { values: flags, positionals: files } = parseArgs({
+  options: { steps: { type: 'string', default: '200' }, out: { type: 'string', default: 'runs/by-hand' } },
+  allowPositionals: true,
+});
+const steps = Number(flags.steps);
 
 const tokenizer = await trainTokenizer({ files, vocabSize: 1024 });
-const dataset = await TextDataset.build({ files, tokenizer, outDir: 'runs/by-hand/data', delimiter: '\n\n' });
-const config = new ModuleFormerConfig({
-  ...presetConfig('tiny').toJSON(),
-  vocab_size: tokenizer.vocabSize,
-  resid_pdrop: 0.1,
-});
+const dataset = await TextDataset.build({ files, tokenizer, outDir: `${flags.out}/data`, delimiter: '\n\n' });
+const config = new ModuleFormerConfig({ ...presetConfig('tiny').toJSON(), vocab_size: tokenizer.vocabSize });
 const model = new ModuleFormerForCausalLM(config, { seed: 1 });
 const optimizer = new AdamW(weightDecayGroups(model, 0.1), { betas: [0.9, 0.95] });
 const schedule = cosineSchedule({ lr: 3e-3, warmupSteps: 20, totalSteps: steps, finalRatio: 0.1 });
@@ -52,5 +52,5 @@ for await (const batch of new DataLoader({ dataset, batchSize: 8, sequenceLength
 
 const heldOut = new DataLoader({ dataset, batchSize: 8, sequenceLength: 128, split: 'validation' });
 console.log(`perplexity on held-out text: ${(await evaluate(model, heldOut)).perplexity.toFixed(1)}`);
-await model.savePretrained('runs/by-hand/model');
-await tokenizer.save('runs/by-hand/model');
+await model.savePretrained(`${flags.out}/model`);
+await tokenizer.save(`${flags.out}/model`);
