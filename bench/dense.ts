@@ -11,6 +11,7 @@ import { RoutingPlan } from '../lib/autograd/routing_plan.js';
 import { native } from '../lib/native/load.js';
 import { scope } from '../lib/scope.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
+import { benchDevice } from './support/device.js';
 import { drawExperts } from './support/routing.js';
 import { median, type Section } from './support/measure.js';
 
@@ -51,7 +52,7 @@ function routingOf(config: ModuleFormerConfig, exponent: number): Routing {
     const key = `${N} ${seed}`;
     const experts = drawn.get(key) ?? drawExperts({ N, E, K, exponent, seed });
     drawn.set(key, experts);
-    const given = tensor(experts, { shape: [N, K], dtype: 'i32' });
+    const given = tensor(experts, { shape: [N, K], dtype: 'i32', device: benchDevice });
     return new RoutingPlan(given, given, E);
   };
   return (N) =>
@@ -142,14 +143,14 @@ export async function run(): Promise<Section> {
   };
   for (const name of Object.keys(TARGETS) as (keyof typeof TARGETS)[]) {
     const config = new DenseConfig({ ...presetConfig(name).toJSON(), n_layer: BLOCKS });
-    const model = new DenseForCausalLM(config, { dtype: 'bf16', seed: 1 });
+    const model = new DenseForCausalLM(config, { dtype: 'bf16', device: benchDevice, seed: 1 });
     const figures = await measure(model, null);
     dense.set(name, figures);
     rows.push(rowOf(name, config, figures));
     free(model);
   }
   const config = new ModuleFormerConfig({ ...presetConfig('MoLM-350M-4B').toJSON(), n_layer: BLOCKS });
-  const model = new ModuleFormerForCausalLM(config, { dtype: 'bf16', seed: 1 });
+  const model = new ModuleFormerForCausalLM(config, { dtype: 'bf16', device: benchDevice, seed: 1 });
   for (const [load, exponent] of [
     ['equal loads', 0],
     ['skewed loads', 1],

@@ -2,6 +2,8 @@ import { createRandom } from '../lib/data/random.js';
 import { rowMaps, unaryKinds, type FloatDType, type Handle } from '../lib/native/binding.js';
 import { native } from '../lib/native/load.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
+import { isEmulated } from './support/cuda-peaks.js';
+import { benchDevice } from './support/device.js';
 import { planOf } from './support/routing.js';
 import { timeAgainstPeak, type Section } from './support/measure.js';
 
@@ -15,14 +17,14 @@ interface Sizes {
   K: number;
 }
 
-function uniform(shape: readonly number[], dtype: FloatDType, width: number): Tensor {
+export function uniform(shape: readonly number[], dtype: FloatDType, width: number): Tensor {
   const random = createRandom(shape.length);
   const numel = shape.reduce((a, b) => a * b, 1);
   const values = Float32Array.from({ length: numel }, () => (2 * random.next() - 1) * width);
-  return tensor(values, { shape, dtype });
+  return tensor(values, { shape, dtype, device: benchDevice });
 }
 
-const free = (handles: readonly (Handle | null)[]): void => {
+export const free = (handles: readonly (Handle | null)[]): void => {
   for (const handle of handles) if (handle !== null) native.dispose(handle);
 };
 
@@ -74,12 +76,8 @@ async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows']
   };
   const row: Section['rows'][0] = { dtype, N, D, F, E, K };
   for (const [name, enqueue] of Object.entries(cases)) {
-    const run = async (): Promise<void> => {
-      enqueue();
-      await native.synchronize();
-    };
     const kind = dtype === 'bf16' ? 'bf16' : 'f32';
-    const timing = await timeAgainstPeak(run, { kind, work: 2 * N * K * D * F });
+    const timing = await timeAgainstPeak(enqueue, { kind, work: 2 * N * K * D * F });
     row[name] = `${timing.share.toFixed(2)} (${(1e3 * timing.seconds).toFixed(1)} ms)`;
   }
   for (const each of [x, w1, w2, hidden, y]) each.dispose();
@@ -88,11 +86,15 @@ async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows']
 
 /** Grouped GEMM with skewed routing: share of the FMA peak, forward and backward. */
 export async function run(): Promise<Section> {
-  const shapes = [
+  let shapes = [
     { N: 2048, D: 512, F: 1024, E: 8, K: 2 },
     { N: 2048, D: 512, F: 1024, E: 16, K: 2 },
     { N: 2048, D: 1024, F: 2048, E: 32, K: 2 },
   ];
+  if (benchDevice === 'cuda') {
+    shapes.push({ N: 16384, D: 1024, F: 2048, E: 32, K: 2 });
+    if (isEmulated()) shapes = [{ N: 16, D: 64, F: 64, E: 2, K: 2 }];
+  }
   const rows: Section['rows'] = [];
   for (const dtype of ['f32', 'bf16'] as const)
     for (const shape of shapes) rows.push(await measure(dtype, shape));

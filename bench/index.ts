@@ -1,11 +1,14 @@
 // npm run bench -- SECTION... [--json FILE]: measures this machine against its own peak, and this package on it.
+// npm run bench -- SECTION... --device cuda: on the GPU, with the addon of npm run build:cuda; exits with 3 without one.
 // npm run bench -- compare OLD.json NEW.json [--noise FACTOR]: exit code 1 when anything got worse, beyond noise.
+import { benchDevice } from './support/device.js'; // before the addon is loaded
 import { readdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { native } from '../lib/native/load.js';
 import { compareReports, parseReport, type Report } from './support/compare.js';
+import { gpuName } from './support/cuda-peaks.js';
 import { measurePeak, type Section } from './support/measure.js';
 
 async function compare(files: readonly string[], noiseFactor: number): Promise<number> {
@@ -39,20 +42,28 @@ const known = readdirSync(here)
   .map((name) => name.slice(0, -3));
 
 const { values, positionals } = parseArgs({
-  options: { json: { type: 'string' }, noise: { type: 'string', default: '1' } },
+  options: {
+    json: { type: 'string' },
+    noise: { type: 'string', default: '1' },
+    device: { type: 'string' },
+  },
   allowPositionals: true,
 });
 if (positionals[0] === 'compare') process.exit(await compare(positionals.slice(1), Number(values.noise)));
 /** Those that need what this package does not install run when they are named. */
-const optional = ['openblas', 'llama-cpp'];
-const sections = positionals.length > 0 ? positionals : known.filter((name) => !optional.includes(name));
-const unknown = sections.filter((name) => !known.includes(name));
+const optional = ['openblas', 'llama-cpp', 'pytorch'];
+/** Those that measure on `--device cuda` too. */
+const onCuda = ['gemm', 'attention', 'train', 'decode', 'dense', 'pytorch'];
+const available = benchDevice === 'cuda' ? onCuda : known;
+const sections = positionals.length > 0 ? positionals : available.filter((name) => !optional.includes(name));
+const unknown = sections.filter((name) => !available.includes(name));
 if (unknown.length > 0) {
-  console.error(`bench: unknown section '${unknown.join("', '")}', expected any of ${known.join(', ')}`);
+  console.error(`bench: unknown section '${unknown.join("', '")}', expected any of ${available.join(', ')}`);
   process.exit(2);
 }
 
 const machine = {
+  ...(benchDevice === 'cuda' ? { gpu: gpuName() } : {}),
   processor: cpus()[0]?.model ?? 'unknown',
   node: process.version,
   threads: native.numThreads(),

@@ -9,6 +9,8 @@ import { scope } from '../lib/scope.js';
 import { tensor } from '../lib/tensor.js';
 import { createRandom } from '../lib/data/random.js';
 import { mainThreadSeconds } from './support/machine.js';
+import { isEmulated } from './support/cuda-peaks.js';
+import { benchDevice } from './support/device.js';
 import { measurePeak, median, timeAgainstPeak, type Section } from './support/measure.js';
 
 interface Shape {
@@ -43,6 +45,13 @@ const shapes: readonly Shape[] = [
   },
 ];
 
+function shapesOfDevice(): readonly Shape[] {
+  if (benchDevice === 'cpu') return shapes;
+  if (isEmulated()) return [{ name: 'tiny', config: presetConfig('tiny'), B: 1, T: 8, repeats: 1 }];
+  const molm = new ModuleFormerConfig({ ...presetConfig('MoLM-350M-4B').toJSON(), n_layer: 2 });
+  return [...shapes, { name: 'MoLM-350M-4B, 2 blocks', config: molm, B: 32, T: 512, repeats: 5 }];
+}
+
 /** Bytes that AdamW reads and writes for one parameter: w, g, m, v read and w, m, v written; bf16 has an f32 master. */
 const ADAMW_BYTES = { f32: 28, bf16: 28 } as const;
 const ADAMW_TIMES = 5;
@@ -63,11 +72,8 @@ async function timeAdamW(
   parameters: number,
   dtype: keyof typeof ADAMW_BYTES,
 ): Promise<number> {
-  const finite = tensor(Int32Array.of(1));
-  const run = async (): Promise<void> => {
-    optimizer.step(finite);
-    await native.synchronize();
-  };
+  const finite = tensor(Int32Array.of(1), { device: benchDevice });
+  const run = (): void => optimizer.step(finite);
   const work = ADAMW_BYTES[dtype] * parameters;
   const { share } = await timeAgainstPeak(run, { kind: 'readWrite', work, repeats: ADAMW_TIMES });
   finite.dispose();
@@ -77,11 +83,11 @@ async function timeAdamW(
 async function measure(shape: Shape, dtype: 'f32' | 'bf16'): Promise<Section['rows'][0]> {
   const { name, config, B, T, repeats } = shape;
   const { total } = countParameters(config);
-  const model = new ModuleFormerForCausalLM(config, { dtype, seed: 1 }).train();
+  const model = new ModuleFormerForCausalLM(config, { dtype, device: benchDevice, seed: 1 }).train();
   const optimizer = new AdamW(model.parameters(), { lr: 1e-4, weightDecay: 0.1 });
   const random = createRandom(7);
   const ids = Int32Array.from({ length: B * T }, () => Math.floor(random.next() * config.vocab_size));
-  const inputIds = tensor(ids, { shape: [B, T] });
+  const inputIds = tensor(ids, { shape: [B, T], device: benchDevice });
   let loss = NaN;
   const backward = () => {
     const output = model.forward({ inputIds, labels: inputIds, outputLogits: false });
@@ -141,7 +147,7 @@ async function measure(shape: Shape, dtype: 'f32' | 'bf16'): Promise<Section['ro
  */
 export async function run(): Promise<Section> {
   const rows: Section['rows'] = [];
-  for (const shape of shapes)
+  for (const shape of shapesOfDevice())
     for (const dtype of ['f32', 'bf16'] as const) rows.push(await measure(shape, dtype));
   return { name: 'train: a step with clipping and AdamW, K 2, T 512', rows };
 }

@@ -1,13 +1,19 @@
 import { peakKinds } from '../../lib/native/binding.js';
 import { native } from '../../lib/native/load.js';
+import { cudaPeak } from './cuda-peaks.js';
+import { benchDevice } from './device.js';
 
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] as number;
 }
 
-/** Floating-point operations (or bytes read from memory) per second that this machine reaches right now. */
+/**
+ * Floating-point operations (or bytes of memory) per second that the device reaches: a CPU as measured right now, a
+ * GPU by its data sheet.
+ */
 export function measurePeak(kind: (typeof peakKinds)[number]): number {
+  if (benchDevice === 'cuda') return cudaPeak(kind);
   return native.measurePeak(peakKinds.indexOf(kind), native.numThreads());
 }
 
@@ -20,22 +26,44 @@ export interface Timing {
   share: number;
 }
 
+/** On a GPU as many runs are enqueued before one wait, so that neither launching nor waiting counts. */
+const ENQUEUED_SECONDS = 0.05;
+const MOST_ENQUEUED = 100;
+
+/** Seconds of one run out of `count`, from the first's launch until the device has done the last. */
+async function secondsOf(run: () => void | Promise<void>, count: number): Promise<number> {
+  await native.synchronize();
+  const start = performance.now();
+  for (let i = 0; i < count; i++) await run();
+  await native.synchronize();
+  return (performance.now() - start) / 1000 / count;
+}
+
+/** Median seconds of `run`, which enqueues its work or waits for it, after a first run that does not count. */
+export async function medianSeconds(run: () => void | Promise<void>, repeats = 7): Promise<number> {
+  const { seconds } = await timeAgainstPeak(run, { kind: 'read', work: 0, repeats });
+  return seconds;
+}
+
 /**
- * Times `run`, which must wait for its result, in turn with the peak of `kind`.
+ * Times `run`, which enqueues its work or waits for it, in turn with the peak of `kind`.
  * @param work operations or bytes of one run.
  */
 export async function timeAgainstPeak(
-  run: () => Promise<void>,
+  run: () => void | Promise<void>,
   { kind, work, repeats = 7 }: { kind: (typeof peakKinds)[number]; work: number; repeats?: number },
 ): Promise<Timing> {
-  await run();
+  await secondsOf(run, 1);
+  let count = 1;
+  if (benchDevice === 'cuda') {
+    count = Math.ceil(ENQUEUED_SECONDS / (await secondsOf(run, 1)));
+    count = Math.min(count, MOST_ENQUEUED);
+  }
   const seconds: number[] = [];
   const peaks: number[] = [];
   for (let i = 0; i < repeats; i++) {
     peaks.push(measurePeak(kind));
-    const start = performance.now();
-    await run();
-    seconds.push((performance.now() - start) / 1000);
+    seconds.push(await secondsOf(run, count));
   }
   return {
     seconds: median(seconds),

@@ -1,6 +1,7 @@
 import { RoutingPlan } from '../../lib/autograd/routing_plan.js';
 import { createRandom } from '../../lib/data/random.js';
 import { tensor } from '../../lib/tensor.js';
+import { benchDevice } from './device.js';
 
 export interface Load {
   N: number;
@@ -31,6 +32,10 @@ export function drawExperts({ N, E, K, exponent, seed = 1 }: Load): Int32Array {
 
 /** A plan without gates of its own: the experts stand in for them. */
 export function planOf(load: Load): RoutingPlan {
-  const experts = tensor(drawExperts(load), { shape: [load.N, load.K], dtype: 'i32' });
+  const experts = tensor(drawExperts(load), {
+    shape: [load.N, load.K],
+    dtype: 'i32',
+    device: benchDevice,
+  });
   return new RoutingPlan(experts, experts, load.E);
 }
