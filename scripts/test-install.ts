@@ -1,6 +1,7 @@
-// `npm run test:install [-- --no-prebuild]`: packs everything and uses it as a stranger would. In empty folders, with
-// nothing but node, npm and a shell on PATH, the packages are installed and then imported, required, type-checked, trained
-// and generated with. Other dependencies come from the registry. Closes with `N passed, N failed`.
+// `npm run test:install [-- --no-prebuild | options of prebuild]`: packs everything and uses it as a stranger would. In
+// empty folders, with nothing but node, npm and a shell on PATH, the packages are installed and then imported, required,
+// type-checked, trained and generated with; that with CUDA kernels too where it was packed. Other dependencies come from
+// the registry. Closes with `N passed, N failed`.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -15,9 +16,9 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { platformName } from '../lib/native/platform.js';
+import type { BackendDescription } from '../lib/system.js';
+import { MOST_BYTES } from './support/package.js';
 
-/** Packed bytes that a package may have at most: what users download. */
-const MOST_BYTES = { main: 600_000, platform: 3_000_000 };
 const PACKAGES = resolve('build-prebuild/packages');
 const FIXTURES = resolve('test/fixtures/install');
 const work = mkdtempSync(join(tmpdir(), 'moduleformer-install-'));
@@ -71,10 +72,12 @@ function expect(condition: boolean, message: string): void {
   if (!condition) throw new Error(message);
 }
 
-if (!process.argv.includes('--no-prebuild')) exec('npm', ['run', 'prebuild'], '.', process.env);
+const options = process.argv.slice(2);
+if (!options.includes('--no-prebuild')) exec('npm', ['run', 'prebuild', '--', ...options], '.', process.env);
 const env = bareEnvironment();
 const main = packed(/^moduleformer-\d/);
 const platform = packed(new RegExp(`^moduleformer-${platformName()}-\\d`));
+const isCudaPacked = readdirSync(PACKAGES).some((name) => name.includes('-cuda-'));
 
 /** A folder with the fixtures in which packages were installed. */
 function project(name: string, ...npmArgs: string[]): string {
@@ -87,12 +90,9 @@ function project(name: string, ...npmArgs: string[]): string {
 const node = (folder: string, ...args: string[]): string => exec('node', args, folder, env);
 
 check('packed sizes', () => {
-  const sizes = { main: statSync(main).size, platform: statSync(platform).size };
+  const sizes = { main: statSync(main).size, cpu: statSync(platform).size };
   console.log(`      ${JSON.stringify(sizes)} bytes of at most ${JSON.stringify(MOST_BYTES)}`);
-  expect(
-    sizes.main <= MOST_BYTES.main && sizes.platform <= MOST_BYTES.platform,
-    'a package has grown too large',
-  );
+  expect(sizes.main <= MOST_BYTES.main && sizes.cpu <= MOST_BYTES.cpu, 'a package has grown too large');
 });
 check('publint', () => console.log(exec('npx', ['publint', '--strict', main], '.', process.env).trim()));
 check('types of every kind of import', () =>
@@ -136,6 +136,32 @@ check('installed without a compiler: ten steps of training, then generation', ()
 check('with --omit=optional and the platform package by name', () => {
   console.log(node(project('omit', '--omit=optional', main, platform), 'train.mjs').trim());
 });
+/** With a GPU the CUDA package is used; without one it is passed over, and whoever looks or asks is told why. */
+function checkCuda(): void {
+  const folder = project('cuda', main, platform, packed(/-cuda-\d/));
+  console.log(node(folder, 'train.mjs').trim());
+  const describe =
+    "import { describeBackend } from 'moduleformer'; console.log(JSON.stringify(describeBackend()))";
+  const backend = JSON.parse(node(folder, '--input-type=module', '-e', describe)) as BackendDescription;
+  console.log(`      ${backend.summary}`);
+  const inspected = exec('npx', ['moduleformer', 'inspect'], folder, env);
+  const cuda = `@moduleformer/${platformName()}-cuda`;
+  if (backend.cuda.names.length > 0) {
+    expect(backend.addon.what === cuda, `it runs ${backend.addon.what}`);
+    return;
+  }
+  expect(backend.addon.what === `@moduleformer/${platformName()}`, `it runs ${backend.addon.what}`);
+  const reason = new RegExp(`${cuda}: installed, but .*(driver|device)`);
+  expect(reason.test(backend.summary), `no reason in: ${backend.summary}`);
+  expect(reason.test(inspected), `no reason in what inspect says:\n${inspected}`);
+  const ask =
+    "import { tensor } from 'moduleformer'; try { tensor([1], { device: 'cuda' }) } catch (e) { console.log(e.message) }";
+  const error = node(folder, '--input-type=module', '-e', ask);
+  expect(reason.test(error), `no reason in the error: ${error}`);
+}
+if (isCudaPacked) check('with the CUDA package: used where a GPU answers, else a reason', checkCuda);
+else console.log('left out: the CUDA package, which was not built');
+
 check('without the platform package: one error that says all', () => {
   const folder = project('absent', '--omit=optional', main);
   const { status, stderr } = spawnSync('node', ['train.mjs'], { cwd: folder, env, encoding: 'utf8' });

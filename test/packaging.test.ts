@@ -1,9 +1,18 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 
+import { cudaPackage } from '../lib/native/platform.js';
 import { findRaised, floorsIn } from '../scripts/support/floors.js';
-import { platformPackages, publishedManifest, readManifest } from '../scripts/support/package.js';
+import { findNvcc } from '../scripts/support/nvcc.js';
+import {
+  MOST_BYTES,
+  pack,
+  platformPackages,
+  publishedManifest,
+  readManifest,
+} from '../scripts/support/package.js';
+import { temporaryDir } from './support/data.js';
 
 const main = readManifest('package.json');
 
@@ -46,7 +55,38 @@ test('every platform is described, in the version of the main package, and is bu
     const [os, cpu] = name.split('-');
     t.deepEqual(manifest['os'], [os]);
     t.deepEqual(manifest['cpu'], [cpu]);
+    t.deepEqual(manifest['libc'], os === 'linux' ? ['glibc'] : undefined);
     t.true(existsSync(join('npm', name, 'README.md')));
     t.true(workflow.includes(`package: ${name}\n`), `${name} is in release.yml`);
   }
+});
+
+test('the platforms are those that were promised; that for GPUs is installed by name', (t) => {
+  t.deepEqual(platformPackages().sort(), ['darwin-arm64', 'linux-arm64', 'linux-x64', 'win32-x64']);
+  const published = publishedManifest(main, platformPackages());
+  t.false('@moduleformer/linux-x64-cuda' in (published.optionalDependencies ?? {}));
+  t.true(existsSync('npm/linux-x64-cuda/package.json'));
+  if (process.platform === 'linux' && process.arch === 'x64' && cudaPackage())
+    t.is(cudaPackage(), '@moduleformer/linux-x64-cuda');
+});
+
+test('a package that is larger than it may be is not kept', async (t) => {
+  const [folder, packages] = [await temporaryDir(t), await temporaryDir(t)];
+  mkdirSync(join(folder, 'package'));
+  writeFileSync(join(folder, 'package', 'package.json'), JSON.stringify({ name: 'heavy', version: '1.0.0' }));
+  pack(join(folder, 'package'), packages, 10_000);
+  t.deepEqual(readdirSync(packages), ['heavy-1.0.0.tgz']);
+  t.throws(() => pack(join(folder, 'package'), packages, 10), { message: /\d+ bytes, expected at most 10$/ });
+  t.deepEqual(readdirSync(packages), []);
+});
+
+test('the largest sizes that the guide states are those that are enforced', (t) => {
+  const guide = readFileSync('docs/packages.md', 'utf8');
+  for (const [kind, bytes] of Object.entries(MOST_BYTES)) t.true(guide.includes(`${bytes / 1e6} MB`), kind);
+});
+
+test('nvcc is found where CUDACXX says, and its absence is told', (t) => {
+  t.is(findNvcc({ CUDACXX: '/opt/nvcc' }), '/opt/nvcc');
+  if (!existsSync('/usr/local/cuda/bin/nvcc'))
+    t.throws(() => findNvcc({ PATH: '' }), { message: /nvcc was not found/ });
 });

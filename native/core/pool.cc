@@ -1,7 +1,6 @@
 #include "core/pool.h"
 
 #include <chrono>
-#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
@@ -25,8 +24,9 @@ inline void pause() {
 #endif
 }
 
-struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
+constexpr std::align_val_t kScratchAlignment{64};
+struct ScratchDeleter {
+  void operator()(void* p) const { ::operator delete(p, kScratchAlignment); }
 };
 
 }  // namespace
@@ -47,14 +47,13 @@ void setStopFlag(const std::atomic<bool>* flag) {
 }
 
 void* threadScratch(size_t bytes) {
-  thread_local std::unique_ptr<void, FreeDeleter> memory;
+  thread_local std::unique_ptr<void, ScratchDeleter> memory;
   thread_local size_t capacity = 0;
   if (bytes > capacity) {
     memory.reset();
     capacity = 0;
     const size_t rounded = (bytes + 4095) / 4096 * 4096;
-    memory.reset(std::aligned_alloc(64, rounded));
-    if (!memory) throw std::bad_alloc();
+    memory.reset(::operator new(rounded, kScratchAlignment));
     capacity = rounded;
   }
   return memory.get();
