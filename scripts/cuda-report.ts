@@ -1,6 +1,6 @@
 // `npm run cuda:report [-- --build DIR] [--all] [--json FILE]`: what ptxas said of every kernel in a build of
 // `npm run build:cuda`, per architecture: registers, shared memory, spills, and the occupancy at the launches that the
-// emulated tests recorded (`npm run test:cuda-emulated`). Exits with 1 when a kernel of a GEMM or of attention spills.
+// emulated tests recorded (`npm run test:cuda-emulated`). Exits with 1 when a kernel of a GEMM or of attention spills (f64 aside).
 // Without --all it lists the kernels of GEMM and attention and whatever spills.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -22,7 +22,7 @@ interface Row extends Kernel {
   occupancy: number | null;
 }
 
-/** Products and attention: where a spill costs most. */
+/** Products and attention: where a spill costs most. Kernels of f64, which serve gradient checks alone, may spill. */
 const mustNotSpill = /^(gemm|grouped_gemm|attention|stick_breaking|softmax_attention|quantize)/;
 
 function objectsOf(folder: string): string[] {
@@ -91,7 +91,10 @@ for (const architecture of architectures) {
   print(architecture, shown);
   console.log(`${architecture}: ${here.length} kernels, ${spills.length} of them spill`);
 }
-const faulty = rows.filter((row) => mustNotSpill.test(row.source) && row.spillStores + row.spillLoads > 0);
+const faulty = rows.filter(
+  (row) =>
+    mustNotSpill.test(row.source) && !/\bdouble\b/.test(row.name) && row.spillStores + row.spillLoads > 0,
+);
 for (const row of faulty) {
   const bytes = `${row.spillStores} bytes stored, ${row.spillLoads} loaded`;
   console.error(`cuda:report: ${shortName(row.name)} (${row.source}, ${row.architecture}) spills: ${bytes}`);
