@@ -74,7 +74,7 @@ function product(sizes: Product): Comparison {
       using x = uniform([rows, D], 'bf16', 1);
       using w = uniform([E, D, F], 'bf16', 1 / Math.sqrt(D));
       const sorted = rowMaps.indexOf('sorted');
-      return medianSeconds(() => {
+      return await medianSeconds(() => {
         const args = [x.id, w.id, plan.order.id, plan.offsets.id, K, sorted, sorted] as const;
         free(native.groupedGemm(...args, false, null, false, null));
       });
@@ -94,7 +94,7 @@ function attention(kind: (typeof attentionKinds)[number], heads: Heads, backward
       using k = vectors([B, T, H, C], 1, 'bf16');
       using v = vectors([B, T, H, C], 0.5, 'bf16');
       const inputs = [code, q.id, k.id, v.id, null, null, T, true, false] as const;
-      if (!backward) return medianSeconds(() => free(native.attention(...inputs, false)));
+      if (!backward) return await medianSeconds(() => free(native.attention(...inputs, false)));
       const outputs = native.attention(...inputs, true);
       const [out, state, live] = outputs as [Handle, Handle, Handle | null];
       const seconds = await medianSeconds(() =>
