@@ -24,7 +24,9 @@ export interface RouterEntropy {
 
 /** The entropies of one block's routers. */
 export interface BlockEntropy {
+  /** Of the attention's router. */
   attention: RouterEntropy;
+  /** Of the MLP's router. */
   mlp: RouterEntropy;
 }
 
