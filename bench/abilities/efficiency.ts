@@ -64,19 +64,27 @@ export async function efficiency(bench: Workbench) {
 
 /**
  * The ModuleFormer's throughput over that of the dense model of equal perplexity, between the two dense models next to
- * it in perplexity, in logarithms. Null when all dense models are better, or all worse: then only a bound is known.
+ * it in perplexity, in logarithms. When the ModuleFormer is better than all dense models, the one of equal perplexity
+ * would be larger than the best of them, whose ratio is then a lower bound (`atLeast`).
  */
 export function ratioAtEqualQuality(results: readonly Measured[], seed: number, denseSeed: number) {
   const [sparse, ...dense] = results as [Measured, ...Measured[]];
   const wanted = sparse.perplexities[seed] as number;
   const quality = ({ perplexities }: Measured): number => perplexities[denseSeed] as number;
-  const sorted = [...dense].sort((a, b) => quality(b) - quality(a));
-  const above = sorted.findLast((each) => quality(each) >= wanted);
-  const below = sorted.find((each) => quality(each) < wanted);
-  if (!above || !below) return { active: null, training: null, reading: null, generating: null };
-  const part = Math.log(quality(above) / wanted) / Math.log(quality(above) / quality(below));
+  const best = dense.reduce((a, b) => (quality(b) < quality(a) ? b : a));
+  const nearest = (side: (each: Measured) => boolean): Measured | undefined =>
+    dense
+      .filter(side)
+      .sort((a, b) => Math.abs(quality(a) - wanted) - Math.abs(quality(b) - wanted))
+      .at(0);
+  const better = nearest((each) => quality(each) < wanted);
+  const below = better ?? best;
+  const above = better ? (nearest((each) => quality(each) >= wanted) ?? better) : best;
+  const distance = Math.log(quality(above) / quality(below));
+  const part = distance > 0 ? Math.log(quality(above) / wanted) / distance : 0;
   const at = (field: keyof Rates | 'active'): number => above[field] * (below[field] / above[field]) ** part;
   return {
+    atLeast: better === undefined,
     active: at('active') / sparse.active,
     training: sparse.training / at('training'),
     reading: sparse.reading / at('reading'),

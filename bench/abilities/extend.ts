@@ -11,6 +11,7 @@ import {
   pretrainedDense,
   withLora,
   withNewExperts,
+  type Extension,
   type NewExpertsTraining,
 } from './models.js';
 import { obtain, trained, type Recipe } from './recipes.js';
@@ -88,13 +89,24 @@ interface Bases {
 function armsOf(bench: Workbench, { seed, base, dense, size }: Bases): Record<string, Arm> {
   const { scale } = bench;
   const texts = bench.whole(scale.newDomain);
-  const part = Math.round(scale.bytes / REHEARSAL / scale.domains.length);
-  const old = scale.domains.map((domain) => ({ domain, bytes: part }));
+  const share = (parts: number) =>
+    scale.domains.map((domain) => ({
+      domain,
+      bytes: Math.round(scale.bytes / parts / scale.domains.length),
+    }));
+  const [old, equal] = [share(REHEARSAL), share(1)];
+  const { attention, mlp } = scale.newExperts;
   const steps = scale.fineTuningSteps;
   const whole = { texts, steps, lr: scale.lr / 3, seed };
   const alone = { texts, steps, lr: scale.lr, seed, lossWeights: { aux: 0 } };
-  const newExperts = (own: Partial<NewExpertsTraining>): Arm => {
-    const recipe = withNewExperts(bench, base, { ...alone, routerDecay: 1, memory: 0, ...own });
+  const newExperts = (own: Partial<NewExpertsTraining>, extension: Partial<Extension> = {}): Arm => {
+    const training = { ...alone, routerDecay: 1, memory: 0, ...own };
+    const recipe = withNewExperts(
+      bench,
+      base,
+      { experts: scale.newExperts, tokens: false, ...extension },
+      training,
+    );
     return { from: base, recipe, extended: recipe };
   };
   const ofDense: Record<string, Arm> = {
@@ -105,14 +117,25 @@ function armsOf(bench: Workbench, { seed, base, dense, size }: Bases): Record<st
       recipe: withLora(bench, dense, { ...alone, lr: whole.lr }, size),
     },
   };
+  const twice = { experts: { attention: 2 * attention, mlp: 2 * mlp }, tokens: true };
+  const half = { texts: [...texts, ...equal], steps: 2 * steps };
+  const remedies: Record<string, Arm> = {
+    'new experts alone, router decay 30': newExperts({ routerDecay: 30 }),
+    'new experts alone, router memory': newExperts({ memory: 1 }),
+    [`new experts alone, 1 in ${REHEARSAL} tokens of old text`]: newExperts({ texts: [...texts, ...old] }),
+    'new experts and rows of new tokens': newExperts({}, { tokens: true }),
+    'twice the new experts, rows of new tokens, half of the tokens old text, router memory': newExperts(
+      { ...half, memory: 1 },
+      twice,
+    ),
+  };
   return {
     'experts, all fine-tuned': { from: base, recipe: fineTuned(bench, base, whole) },
     ...(scale.denseSeeds.includes(seed) ? ofDense : {}),
     'new experts alone': newExperts({}),
-    'new experts alone, router decay 30': newExperts({ routerDecay: 30 }),
-    [`new experts alone, 1 in ${REHEARSAL} tokens of old text`]: newExperts({ texts: [...texts, ...old] }),
-    'new experts alone, router memory': newExperts({ memory: 1 }),
-    'new experts alone, router memory of weight 10': newExperts({ memory: 10 }),
+    ...(seed === scale.seeds[0] ? remedies : {}),
+    'new experts and rows of new tokens, router memory': newExperts({ memory: 1 }, { tokens: true }),
+    'twice the new experts, rows of new tokens, half of the tokens old text': newExperts(half, twice),
   };
 }
 

@@ -1,4 +1,4 @@
-// npm run abilities -- EXPERIMENT [--quick] [--out DIR] [--threads N]: the paper's abilities, measured on real text of
+// npm run abilities -- EXPERIMENT [--quick] [--out DIR] [--threads N] [--seeds 0,1]: the paper's abilities, measured on real text of
 // several domains. npm run abilities -- report FILE...: tables and pictures of bench/RESULTS.md from such results.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
@@ -8,6 +8,7 @@ import { instructionSets, numThreads, setNumThreads } from '../../lib/system.js'
 import { efficiency } from './efficiency.js';
 import { emergence } from './emergence.js';
 import { extend } from './extend.js';
+import { report } from './report.js';
 import { full, quick } from './scales.js';
 import { specialise } from './specialise.js';
 import { openWorkbench, type Workbench } from './workbench.js';
@@ -24,19 +25,25 @@ const { values, positionals } = parseArgs({
     quick: { type: 'boolean', default: false },
     out: { type: 'string', default: 'runs/abilities' },
     threads: { type: 'string' },
+    seeds: { type: 'string' },
   },
   allowPositionals: true,
 });
-const [name = ''] = positionals;
+const [name = '', ...rest] = positionals;
+if (name === 'report') {
+  await report(rest);
+  process.exit(0);
+}
 const experiment = Object.hasOwn(experiments, name) ? experiments[name] : undefined;
-if (!experiment || positionals.length > 1) {
+if (!experiment || rest.length > 0) {
   console.error(
-    `abilities: expected one of ${Object.keys(experiments).join(', ')}, got '${positionals.join(' ')}'`,
+    `abilities: expected one of ${Object.keys(experiments).join(', ')}, report, got '${positionals.join(' ')}'`,
   );
   process.exit(2);
 }
 if (values.threads !== undefined) setNumThreads(Number(values.threads));
-const scale = values.quick ? quick : full;
+const scale = { ...(values.quick ? quick : full) };
+if (values.seeds !== undefined) scale.seeds = values.seeds.split(',').map(Number);
 const start = performance.now();
 const result = await experiment(await openWorkbench(scale));
 const seconds = (performance.now() - start) / 1000;

@@ -1,7 +1,9 @@
 // The recipes of the experiments' models.
 import { DataLoader } from '../../lib/data/loader.js';
 import { extendExperts, newExpertGroups } from '../../lib/experts/extend.js';
+import { pruneExperts } from '../../lib/experts/prune.js';
 import { RouterMemory } from '../../lib/experts/router-memory.js';
+import { expertUsage } from '../../lib/experts/usage.js';
 import { DenseConfig } from '../../lib/model/dense-config.js';
 import { DenseForCausalLM } from '../../lib/model/dense.js';
 import { ModuleFormerConfig, type ModuleFormerConfigInit } from '../../lib/model/config.js';
@@ -11,6 +13,7 @@ import { cosineSchedule } from '../../lib/optimizer/schedule.js';
 import { weightDecayGroups } from '../../lib/training/parameter-groups.js';
 import { Trainer, type TrainerOptions } from '../../lib/training/trainer.js';
 import { LoraAdapters, rankOfSize } from './lora.js';
+import { NEW_FROM, newTokens, RowsAdamW } from './new-tokens.js';
 import { obtain, trained, type Model, type Recipe } from './recipes.js';
 import { batchesOf, meanPerplexity, type Part, type Workbench } from './workbench.js';
 
@@ -150,6 +153,28 @@ export function fineTuned<M extends Model>(bench: Workbench, base: Recipe<M>, tr
   };
 }
 
+/** The half of a model's experts that has the least gate mass in training text goes; what stays is trained further. */
+export function prunedAndTuned(
+  bench: Workbench,
+  base: Recipe<ModuleFormerForCausalLM>,
+  training: Training,
+): Recipe<ModuleFormerForCausalLM> {
+  return {
+    name: `${base.name}, pruned by half, tuned on`,
+    key: { base: base.key, pruned: 'half by gateMass', training },
+    train: async () => {
+      const whole = await obtain(bench, base);
+      const text = await batchesOf(await bench.texts(training.texts), 'train', bench.scale);
+      const usage = await expertUsage(whole, { text });
+      const half = { fraction: 0.5, scope: 'model' } as const;
+      const { model } = pruneExperts(whole, { criterion: 'gateMass', attention: half, mlp: half, usage });
+      whole.dispose();
+      return trainModel(bench, model, training);
+    },
+    load: (dir) => base.load(dir),
+  };
+}
+
 /** A dense model with low-rank adapters of about `size` parameters, which are trained alone and then merged. */
 export function withLora(
   bench: Workbench,
@@ -183,21 +208,33 @@ export interface NewExpertsTraining extends Training {
   memory: number;
 }
 
+/** What is new in a model. */
+export interface Extension {
+  experts: { attention: number; mlp: number };
+  /** Whether the rows of the embedding and the head that only new text needs are trained too. */
+  tokens: boolean;
+}
+
 export function withNewExperts(
   bench: Workbench,
   base: Recipe<ModuleFormerForCausalLM>,
+  { experts, tokens }: Extension,
   training: NewExpertsTraining,
 ): Recipe<ModuleFormerForCausalLM> {
-  const { newExperts } = bench.scale;
-  const { seed, routerDecay, memory } = training;
+  const { seed, memory } = training;
   return {
     name: `${base.name}, new experts on ${namesOf(training)}`,
-    key: { base: base.key, training, newExperts, ...(memory > 0 ? { remembered: REMEMBERED } : {}) },
+    key: {
+      base: base.key,
+      training,
+      newExperts: experts,
+      ...(memory > 0 ? { remembered: REMEMBERED } : {}),
+      ...(tokens ? { newTokens: NEW_FROM } : {}),
+    },
     train: async () => {
       const old = await obtain(bench, base);
-      const model = extendExperts(old, { ...newExperts, seed });
-      const groups = newExpertGroups(model, { weightDecay: 0.1, routerDecay });
-      const optimizer = new AdamW(groups, { betas: BETAS });
+      const model = extendExperts(old, { ...experts, seed });
+      const optimizer = await newExpertOptimizer(bench, model, tokens, training);
       const remembered = memory > 0 ? await rememberOldText(bench, old) : null;
       const regularizer = remembered ? () => remembered.penalty(model, memory) : undefined;
       await trainModel(bench, model, training, { optimizer, regularizer });
@@ -207,6 +244,26 @@ export function withNewExperts(
     },
     load: (dir) => base.load(dir),
   };
+}
+
+async function newExpertOptimizer(
+  bench: Workbench,
+  model: ModuleFormerForCausalLM,
+  withTokens: boolean,
+  { routerDecay }: NewExpertsTraining,
+): Promise<AdamW> {
+  const groups = newExpertGroups(model, { weightDecay: 0.1, routerDecay });
+  if (!withTokens) return new AdamW(groups, { betas: BETAS });
+  const tables = [...model.namedParameters()].filter(([name]) =>
+    /^(transformer\.wte|lm_head)\.weight$/.test(name),
+  );
+  for (const [, table] of tables) table.requiresGrad = true;
+  return new RowsAdamW(
+    [...groups, { params: tables, weightDecay: 0 }],
+    { betas: BETAS },
+    tables.map(([, table]) => table),
+    await newTokens(bench),
+  );
 }
 
 /** Of training text of the old domains. */

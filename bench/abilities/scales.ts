@@ -31,8 +31,8 @@ export interface Scale {
   seeds: readonly number[];
   /** Of dense models. */
   denseSeeds: readonly number[];
-  /** Of load concentration. */
-  concentration: number;
+  /** Weights of load concentration. */
+  concentrations: readonly number[];
   /** How often each model's speed is measured. */
   rounds: number;
 }
@@ -66,7 +66,7 @@ export const quick: Scale = {
   newExperts: { attention: 2, mlp: 4 },
   seeds: [0],
   denseSeeds: [0],
-  concentration: 0.05,
+  concentrations: [0.1],
   rounds: 3,
 };
 
@@ -98,6 +98,6 @@ export const full: Scale = {
   newExperts: { attention: 2, mlp: 4 },
   seeds: [0, 1, 2],
   denseSeeds: [0],
-  concentration: 0.05,
+  concentrations: [0.05, 0.1, 0.2],
   rounds: 9,
 };

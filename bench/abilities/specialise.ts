@@ -6,12 +6,12 @@ import { expertUsage, type UsageReport } from '../../lib/experts/usage.js';
 import type { ModuleFormerForCausalLM } from '../../lib/model/moduleformer.js';
 import { memoryStats } from '../../lib/system.js';
 import { evaluate } from '../../lib/training/evaluate.js';
-import { fineTuned, pretrained } from './models.js';
+import { fineTuned, pretrained, prunedAndTuned } from './models.js';
 import { obtain, trained, type Model, type Recipe } from './recipes.js';
-import { measureRates } from './throughput.js';
+import { measureRates, type Rates } from './throughput.js';
 import { batchesOf, percent, type Workbench } from './workbench.js';
 
-const FRACTIONS = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875];
+export const FRACTIONS = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875];
 /** Of which speed and memory are measured. */
 const SPEEDS = [0, 0.5, 0.875];
 
@@ -40,10 +40,12 @@ export async function specialise(bench: Workbench) {
     return {
       'not fine-tuned': base,
       'fine-tuned': fineTuned(bench, base, { ...training, lossWeights: { aux: 0 } }),
-      concentrated: fineTuned(bench, base, {
-        ...training,
-        lossWeights: { aux: 0, concentration: scale.concentration },
-      }),
+      ...Object.fromEntries(
+        scale.concentrations.map((concentration) => [
+          `concentrated, ${concentration}`,
+          fineTuned(bench, base, { ...training, lossWeights: { aux: 0, concentration } }),
+        ]),
+      ),
     };
   };
   for (const seed of scale.seeds) {
@@ -72,10 +74,38 @@ export async function specialise(bench: Workbench) {
       model.dispose();
     }
   }
-  const speeds = await measurePruned(bench, kinds(scale.seeds[0] as number)['concentrated'], seen);
+  const first = kinds(scale.seeds[0] as number);
+  const recovered = await tuneOn(bench, first);
+  const speeds = await measurePruned(bench, Object.values(first).at(-1), seen);
   console.table(tableOf(results));
+  console.table(recovered);
   console.table(speeds);
-  return { domain: scale.code, concentration: scale.concentration, results, speeds };
+  return { domain: scale.code, results, recovered, speeds };
+}
+
+/** Of the fine-tuned models but the last: half of all experts gone and half as many steps of fine-tuning after that, without concentration; or none gone. */
+async function tuneOn(bench: Workbench, recipes: Record<string, Recipe<ModuleFormerForCausalLM>>) {
+  const { scale } = bench;
+  const steps = Math.round(scale.fineTuningSteps / 2);
+  const training = {
+    texts: bench.whole(scale.code),
+    steps,
+    lr: scale.lr / 3,
+    seed: 1,
+    lossWeights: { aux: 0 },
+  };
+  const quality = async (recipe: Recipe): Promise<number> =>
+    (await trained(bench, recipe)).perplexities[scale.code] as number;
+  const results = [];
+  for (const [kind, recipe] of Object.entries(recipes).slice(1, -1)) {
+    results.push({
+      kind,
+      before: await quality(recipe),
+      whole: await quality(fineTuned(bench, recipe, training)),
+      halved: await quality(prunedAndTuned(bench, recipe, training)),
+    });
+  }
+  return results;
 }
 
 function prune(
@@ -118,7 +148,7 @@ async function measurePruned(
   model.dispose();
   const rates = await measureRates(models, seen[0] as Batch, bench.scale.rounds);
   for (const pruned of models.values()) pruned.dispose();
-  return sizes.map((size) => ({ ...size, ...rates[String(size.fraction)] }));
+  return sizes.map((size) => ({ ...size, ...(rates[String(size.fraction)] as Rates) }));
 }
 
 /** Mean change of perplexity over seeds, in percent of that of the model before pruning. */

@@ -2,6 +2,7 @@
 // scaling and curves beside it.
 import { readFile, writeFile } from 'node:fs/promises';
 import { parseReport } from '../support/compare.js';
+import { markdownTable } from '../support/markdown.js';
 import type { Section } from '../support/measure.js';
 import { svgOf, type Chart } from '../support/svg.js';
 
@@ -31,18 +32,11 @@ function curves(rows: Rows): Chart[] {
 
 const charts: Record<string, (rows: Rows) => Chart[]> = { scaling, curves };
 
-function markdown({ name, rows }: Section): string {
-  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  const line = (cells: readonly (string | number)[]): string => `| ${cells.join(' | ')} |`;
-  const body = rows.map((row) => line(columns.map((column) => row[column] ?? '')));
-  return [`${name}\n`, line(columns), line(columns.map(() => '---')), ...body, ''].join('\n');
-}
-
 for (const file of process.argv.slice(2)) {
   const { sections } = parseReport(await readFile(file, 'utf8'), file);
   for (const section of sections) {
-    console.log(markdown(section));
     const { name, rows } = section;
+    console.log(`${name}\n\n${markdownTable(rows)}`);
     const kind = name.split(':')[0] ?? '';
     const draw = charts[kind];
     if (draw) await writeFile(new URL(`../${kind}.svg`, import.meta.url), svgOf(draw(rows)));

@@ -10,13 +10,24 @@ export interface Chart {
   yLabel: string;
   series: readonly Series[];
   /** Which axes go by powers of two. With 'x', y begins at 0. Default: none. */
-  logarithmic?: 'x' | 'both';
+  logarithmic?: 'x' | 'y' | 'both';
 }
 
 const WIDTH = 360;
 const HEIGHT = 260;
 const MARGIN = { left: 58, right: 14, top: 30, bottom: 44 };
-const COLOURS = ['#1f77b4', '#d62728', '#2ca02c', '#9467bd'];
+const COLOURS = [
+  '#1f77b4',
+  '#d62728',
+  '#2ca02c',
+  '#9467bd',
+  '#ff7f0e',
+  '#8c564b',
+  '#e377c2',
+  '#7f7f7f',
+  '#bcbd22',
+  '#17becf',
+];
 const TICKS = 5;
 
 interface Axis {
@@ -49,8 +60,12 @@ function draw({ title, xLabel, yLabel, series, logarithmic }: Chart): string {
   const points = series.flatMap((each) => each.points);
   const [left, right, top, bottom] = [MARGIN.left, WIDTH - MARGIN.right, MARGIN.top, HEIGHT - MARGIN.bottom];
   const [xs, ys] = [points.map(([value]) => value), points.map(([, value]) => value)];
-  const x = axis(xs, [left, right], logarithmic !== undefined);
-  const y = axis(logarithmic === 'x' ? [0, ...ys] : ys, [bottom, top], logarithmic === 'both');
+  const x = axis(xs, [left, right], logarithmic === 'x' || logarithmic === 'both');
+  const y = axis(
+    logarithmic === 'x' ? [0, ...ys] : ys,
+    [bottom, top],
+    logarithmic === 'y' || logarithmic === 'both',
+  );
   const parts = [
     `<text x="${WIDTH / 2}" y="16" text-anchor="middle" font-weight="bold">${escape(title)}</text>`,
     `<text x="${(left + right) / 2}" y="${HEIGHT - 8}" text-anchor="middle">${escape(xLabel)}</text>`,
