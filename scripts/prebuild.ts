@@ -8,8 +8,8 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { findNvcc } from '../lib/cli/nvcc.js';
 import { platformName } from '../lib/native/platform.js';
-import { findNvcc } from './support/nvcc.js';
 import { findRaised, floorsOf, type Floors } from './support/floors.js';
 import {
   MOST_BYTES,

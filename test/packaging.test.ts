@@ -2,9 +2,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import test from 'ava';
 
+import { findNvcc } from '../lib/cli/nvcc.js';
 import { cudaPackage } from '../lib/native/platform.js';
 import { findRaised, floorsIn } from '../scripts/support/floors.js';
-import { findNvcc } from '../scripts/support/nvcc.js';
 import {
   MOST_BYTES,
   pack,

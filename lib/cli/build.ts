@@ -5,12 +5,13 @@ import { dirname, join } from 'node:path';
 import { ModuleFormerError } from '../errors.js';
 import { packageRoot } from '../native/package-root.js';
 import type { BuildFlags } from './build-command.js';
+import { findNvcc } from './nvcc.js';
 
 /**
  * Builds the addon into build/Release of this package, where the loader looks first.
- * @throws ModuleFormerError when CMake or the compiler is missing or fails; both have said why by then.
+ * @throws ModuleFormerError when CMake or a compiler is missing or fails; they have said why by then.
  */
-export function buildAddon({ jobs = availableParallelism() }: BuildFlags): void {
+export function buildAddon({ jobs = availableParallelism(), cuda = false }: BuildFlags): void {
   if (process.platform === 'win32')
     throw new ModuleFormerError('build: Windows is not supported; inside WSL this works as on Linux');
   const root = packageRoot();
@@ -21,10 +22,18 @@ export function buildAddon({ jobs = availableParallelism() }: BuildFlags): void 
     `-DCMAKE_JS_INC=${join(headers, 'include')}`,
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(out, 'Release')}`,
     // Node's own functions are found when the addon is loaded.
+    ...cudaOptions(cuda),
     ...(process.platform === 'darwin' ? ['-DCMAKE_SHARED_LINKER_FLAGS=-undefined dynamic_lookup'] : []),
   ]);
   cmake(['--build', out, '--config', 'Release', '--parallel', String(jobs)]);
   console.log(`built ${join(out, 'Release', 'moduleformer.node')}`);
+}
+
+/** The options of CMakeLists.txt for a CUDA build: of all architectures, or of those that are named. */
+function cudaOptions(cuda: boolean | string): string[] {
+  if (cuda === false) return ['-DMF_CUDA=OFF'];
+  const architectures = typeof cuda === 'string' ? [`-DCMAKE_CUDA_ARCHITECTURES=${cuda.replaceAll(',', ';')}`] : [];
+  return ['-DMF_CUDA=ON', `-DCMAKE_CUDA_COMPILER=${findNvcc()}`, ...architectures];
 }
 
 function cmake(args: string[]): void {
