@@ -113,7 +113,7 @@ function specialiseShown({ results, recovered, speeds }: Result<typeof specialis
       ...Object.fromEntries(
         FRACTIONS.slice(1).map((fraction) => [
           `${100 * fraction} %`,
-          `+${changeAt(results, { kind, criterion, fraction }).toFixed(1)} %`,
+          `${Math.max(0, changeAt(results, { kind, criterion, fraction })).toFixed(1)} %`,
         ]),
       ),
     })),
