@@ -55,6 +55,15 @@ std::string deviceName() {
   return properties.name;
 }
 
+int multiprocessors() {
+  static const int count = [] {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
+    return value;
+  }();
+  return count;
+}
+
 StreamHandle createStream() {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");

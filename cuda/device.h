@@ -17,6 +17,7 @@ using StreamHandle = struct CUstream_st*;
 std::string reasonUnavailable();
 std::string deviceName();
 std::string architectures();
+int multiprocessors();
 
 StreamHandle createStream();
 void destroyStream(StreamHandle stream);

@@ -7,13 +7,14 @@
 
 namespace mf::cuda {
 
-// Rows of a matrix as a plan counts them.
+// Rows of a matrix as a plan counts them. They lie `stride` elements apart in memory.
 struct RowsOf {
   const void* data;
   int64_t width;
   RowMap map;
   const int32_t* order;
   int64_t topK;
+  int64_t stride = width;
 };
 
 // Which rows belong to which expert; without offsets all to one.
@@ -36,17 +37,29 @@ struct Product {
 };
 
 // dw [e] [a.width, b.width] = sum over the expert's rows of a_row^T b_row, added to what is there if
-// `accumulate`.
+// `accumulate`. sums: scratch for gradientParts() copies of dw in f32; without it the rows are not split.
 struct WeightGradient {
   Groups groups;
   RowsOf a, b;
   void* dw;
   bool accumulate;
+  float* sums = nullptr;
 };
+// Into how many parts the rows are split, by shape: 1 needs no scratch.
+int64_t gradientParts(const Groups& groups, int64_t height, int64_t width);
 
 template <typename T, typename Out>
 void multiply(StreamHandle stream, const Product& product);
+// What multiply() does where rows are few, by shape, whoever they belong to.
+bool hasFewRows(const Product& product);
+template <typename T, typename Out>
+void multiplyFewRows(StreamHandle stream, const Product& product);
 template <typename T, typename Out>
 void weightGradient(StreamHandle stream, const WeightGradient& gradient);
+
+template <>
+void multiply<double, double>(StreamHandle stream, const Product& product);
+template <>
+void weightGradient<double, double>(StreamHandle stream, const WeightGradient& gradient);
 
 }  // namespace mf::cuda

@@ -35,9 +35,13 @@ void CudaBackend::groupedGemm(const GroupedGemmArgs& args) {
 void CudaBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs& args) {
   const int64_t experts = expertsOf(args.dw);
   const int64_t rows = args.xRows == RowMap::Token ? args.x.rows() * args.topK : args.x.rows();
-  const bool planned = args.offsets || args.order;
+  const bool planned = args.offsets || args.order, plain = args.x.dtype == DType::f64;
+  const int64_t parts =
+      plain ? 1 : gradientParts({experts, rows, nullptr}, args.dw.size(-2), args.dw.size(-1));
+  const int64_t sums = parts > 1 ? parts * args.dw.numel() : 0;
+  float* memory = sums > 0 || planned ? scratchOf<float>(sums + rows + experts + 1) : nullptr;
   const CheckedPlan plan(stream_, args.offsets, args.order, experts, rows,
-                         planned ? scratchOf<int32_t>(rows + experts + 1) : nullptr, fault_);
+                         reinterpret_cast<int32_t*>(memory + sums), fault_);
   const RowsOf x = rowsOf(args.x, args.xRows, plan.order, args.topK);
   const RowsOf dy = rowsOf(args.dy, args.dyRows, plan.order, args.topK);
   dispatchFloat(args.x.dtype, [&]<typename T>() {
@@ -45,7 +49,8 @@ void CudaBackend::groupedGemmWeightGrad(const GroupedGemmWeightGradArgs& args) {
                                    args.transposeOut ? dy : x,
                                    args.transposeOut ? x : dy,
                                    args.dw.data,
-                                   false});
+                                   false,
+                                   sums > 0 ? memory : nullptr});
   });
   if (planned) raiseFault();
 }

@@ -10,6 +10,7 @@
 #define MF_KERNEL __global__ static
 #define MF_DEVICE __device__ __forceinline__
 #define MF_UNROLL _Pragma("unroll")
+#define MF_NO_UNROLL _Pragma("unroll 1")
 
 namespace mf::cuda {
 

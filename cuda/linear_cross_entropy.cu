@@ -14,11 +14,11 @@ struct RowLoss {
   const I* labels;
   A* losses;
   T* dlogits;
-  int64_t V;
+  int64_t V, stride;
   MF_DEVICE void operator()(int64_t r) const {
     const int64_t label = labels[r];
-    const A* row = logits + r * V;
-    T* gradient = dlogits ? dlogits + r * V : nullptr;
+    const A* row = logits + r * stride;
+    T* gradient = dlogits ? dlogits + r * stride : nullptr;
     if (!isClass(label, V)) {
       // What is neither a class nor ignored poisons the loss.
       const A value = label == kIgnoredLabel ? A(0) : A(NAN);
@@ -50,14 +50,17 @@ struct AddLosses {
   }
 };
 
-RowsOf plainRows(const void* data, int64_t width) {
-  return {data, width, RowMap::Sorted, nullptr, 1};
+RowsOf plainRows(const void* data, int64_t width, int64_t stride) {
+  return {data, width, RowMap::Sorted, nullptr, 1, stride};
 }
 
 }  // namespace
 
 void CudaBackend::linearCrossEntropy(const LinearCrossEntropyArgs& args) {
-  const int64_t N = args.x.size(0), D = args.x.size(1), V = args.weight.size(0), chunk = args.logits.size(0);
+  const int64_t N = args.x.size(0), D = args.x.size(1), V = args.weight.size(0);
+  // Rows of logits begin at multiples of 16 bytes (the workspace has room for that): all copies are then
+  // asynchronous, whatever V is.
+  const int64_t chunk = args.logits.size(0), stride = ceilDiv(V, 8) * 8;
   dispatchFloat(args.x.dtype, [&]<typename T>() {
     dispatchInteger(args.labels.dtype, [&]<typename I>() {
       using A = Accumulate<T>;
@@ -71,29 +74,31 @@ void CudaBackend::linearCrossEntropy(const LinearCrossEntropyArgs& args) {
       for (int64_t first = 0; first < N; first += chunk) {
         const int64_t rows = minimum(chunk, N - first);
         const Groups groups{1, rows, nullptr};
-        const RowsOf x = plainRows(args.x.as<T>() + first * D, D);
+        const RowsOf x = plainRows(args.x.as<T>() + first * D, D, D);
         Product logits{groups,
                        x,
                        args.weight.data,
                        true,
-                       plainRows(args.logits.data, V),
+                       plainRows(args.logits.data, V, stride),
                        nullptr,
                        Epilogue::None,
                        UnaryKind::Relu,
                        nullptr};
         multiply<T, A>(stream_, logits);
         forRows(stream_, rows, V,
-                RowLoss<T, I>{args.logits.as<A>(), count, labels + first, losses, dlogits, V});
+                RowLoss<T, I>{args.logits.as<A>(), count, labels + first, losses, dlogits, V, stride});
         forRows(stream_, 1, rows, AddLosses<A>{losses, count, total, loss, rows, first == 0});
         if (args.dx)
-          multiply<T, T>(stream_, {groups, plainRows(dlogits, V), args.weight.data, false,
-                                   plainRows(args.dx.as<T>() + first * D, D), nullptr, Epilogue::None,
+          multiply<T, T>(stream_, {groups, plainRows(dlogits, V, stride), args.weight.data, false,
+                                   plainRows(args.dx.as<T>() + first * D, D, D), nullptr, Epilogue::None,
                                    UnaryKind::Relu, nullptr});
         if (!args.dweight) continue;
         if (args.dweightSum)
-          weightGradient<T, A>(stream_, {groups, plainRows(dlogits, V), x, args.dweightSum.data, first > 0});
+          weightGradient<T, A>(stream_,
+                               {groups, plainRows(dlogits, V, stride), x, args.dweightSum.data, first > 0});
         else
-          weightGradient<T, T>(stream_, {groups, plainRows(dlogits, V), x, args.dweight.data, first > 0});
+          weightGradient<T, T>(stream_,
+                               {groups, plainRows(dlogits, V, stride), x, args.dweight.data, first > 0});
       }
       if (N > 0 && args.dweight && args.dweightSum) copy({args.dweightSum, args.dweight});
     });

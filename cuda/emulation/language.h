@@ -10,6 +10,7 @@
 #define MF_KERNEL inline
 #define MF_DEVICE inline
 #define MF_UNROLL _Pragma("GCC unroll 16")
+#define MF_NO_UNROLL _Pragma("GCC unroll 1")
 
 namespace mf::cuda {
 

@@ -23,10 +23,13 @@ std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> linearCrossEntr
   const DType acc = accumulateDType(x.dtype());
   const int64_t chunk = N < 1 ? 1 : N < kChunkRows ? N : kChunkRows;
   Tensor loss = call.out(acc, {}), count = call.out(acc, {});
-  Tensor logits = call.out(acc, {chunk, V}), losses = call.out(acc, {chunk}), dlogits, dweightSum;
+  // Room for rows that begin at multiples of 16 bytes, for backends that want them to.
+  const Shape memory{chunk, (V + 7) / 8 * 8};
+  Tensor logits = call.out(acc, memory), losses = call.out(acc, {chunk}), dlogits, dweightSum;
   args.loss = loss.view();
   args.count = count.view();
   args.logits = logits.view();
+  args.logits.shape = {chunk, V};
   args.losses = losses.view();
   std::optional<Tensor> dx, dweight;
   if (wantDx) dx = call.out(x.dtype(), x.shape());
@@ -34,8 +37,9 @@ std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> linearCrossEntr
   if (dx) args.dx = dx->view();
   if (dweight) args.dweight = dweight->view();
   if (dx || dweight) {
-    dlogits = acc == x.dtype() ? logits : call.out(x.dtype(), {chunk, V});
+    dlogits = acc == x.dtype() ? logits : call.out(x.dtype(), memory);
     args.dlogits = dlogits.view();
+    args.dlogits.shape = {chunk, V};
   }
   if (dweight && acc != x.dtype() && N > chunk) {
     dweightSum = call.out(acc, weight.shape());

@@ -158,6 +158,8 @@ export const spec: OpSpec = {
     // Two passes over the summed dimension, or over the rows for the weight gradient; differences would take too long.
     grouped('long sums', { N: 1100, K: 1, E: 2, width: 30, out: 10 }, {}, { dtypes: ['f32', 'bf16'] }),
     grouped('wide rows', { N: 20, K: 1, E: 1, width: 2100, out: 70 }, {}, { dtypes: ['f32', 'bf16'] }),
+    // More tiles than the blocks of a device with few multiprocessors, wider than the widest tile.
+    grouped('many tiles', { N: 140, K: 2, E: 3, width: 40, out: 300 }, {}, { dtypes: ['f32', 'bf16'] }),
     grouped('gelu', { N: 16, K: 2, E: 3, width: 12, out: 20 }, { activation: 'gelu' }),
     grouped(
       'geluNew',
@@ -170,6 +172,10 @@ export const spec: OpSpec = {
     dense('linear with bias', [3, 7], 33, 65, { bias: true }),
     dense('linear, f32 out of bf16', [12], 31, 9, { bias: true, wide: true }),
     dense('linear with activation', [17], 20, 12, { bias: true, activation: 'gelu' }),
+    {
+      ...dense('linear of many tiles', [260], 24, 300, { bias: true, activation: 'gelu' }),
+      dtypes: ['f32', 'bf16'],
+    },
     dense('linear of one row', [1], 70, 130, { bias: true }),
     dense('linear of a vector', [], 10, 6, { bias: true }),
     dense('linear of no rows', [0, 4], 8, 3, { bias: true }),
