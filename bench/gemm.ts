@@ -1,11 +1,14 @@
 import { createRandom } from '../lib/data/random.js';
-import { rowMaps, unaryKinds, type FloatDType, type Handle } from '../lib/native/binding.js';
+import { dtypes, rowMaps, unaryKinds, type FloatDType, type Handle } from '../lib/native/binding.js';
 import { native } from '../lib/native/load.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
 import { isEmulated } from './support/cuda-peaks.js';
 import { benchDevice } from './support/device.js';
-import { planOf } from './support/routing.js';
+import { drawExperts, planOf } from './support/routing.js';
 import { timeAgainstPeak, type Section } from './support/measure.js';
+
+/** Numbers repeat after so many, a prime: drawing each of a hundred million would take most of the time. */
+const PERIOD = 1_000_003;
 
 type RowMap = (typeof rowMaps)[number];
 
@@ -20,7 +23,12 @@ interface Sizes {
 export function uniform(shape: readonly number[], dtype: FloatDType, width: number): Tensor {
   const random = createRandom(shape.length);
   const numel = shape.reduce((a, b) => a * b, 1);
-  const values = Float32Array.from({ length: numel }, () => (2 * random.next() - 1) * width);
+  const period = Float32Array.from(
+    { length: Math.min(numel, PERIOD) },
+    () => (2 * random.next() - 1) * width,
+  );
+  const values = new Float32Array(numel);
+  for (let i = 0; i < numel; i += PERIOD) values.set(period.subarray(0, numel - i), i);
   return tensor(values, { shape, dtype, device: benchDevice });
 }
 
@@ -28,10 +36,47 @@ export const free = (handles: readonly (Handle | null)[]): void => {
   for (const handle of handles) if (handle !== null) native.dispose(handle);
 };
 
-/** The six products of a layer of MLP experts, forward and backward, each against the peak. */
-async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows'][0]> {
-  const { N, D, F, E, K } = sizes;
-  const plan = planOf({ N, E, K, exponent: 1 });
+/** Shares of the peak in percent, f32 and bf16: of the FMA peak, but at N = 64 of the read bandwidth. */
+const TARGETS: Partial<Record<number, Record<'forward' | 'dx' | 'dw', [number, number]>>> = {
+  4096: { forward: [90, 88], dx: [85, 85], dw: [80, 80] },
+  512: { forward: [80, 75], dx: [62, 60], dw: [70, 55] },
+  64: { forward: [80, 80], dx: [60, 60], dw: [70, 70] },
+};
+
+interface Case {
+  name: string;
+  enqueue: () => (Handle | null)[];
+  /** Operations, and bytes that the memory must deliver or take. */
+  work: number;
+  bytes: number;
+  /** Share of the peak, in percent. */
+  target?: number | undefined;
+}
+
+async function measure(dtype: FloatDType, N: number, each: Case): Promise<Section['rows'][0]> {
+  const run = (): void => free(each.enqueue());
+  const kind = dtype === 'bf16' ? 'bf16' : 'f32';
+  const percent = (share: number): number => Number((100 * share).toFixed(1));
+  const fma = await timeAgainstPeak(run, { kind, work: each.work });
+  const memoryBound = N <= 64;
+  const read = N <= 512 ? await timeAgainstPeak(run, { kind: 'read', work: each.bytes }) : null;
+  const share = percent(memoryBound && read ? read.share : fma.share);
+  return {
+    dtype,
+    N,
+    product: each.name,
+    ms: Number((1e3 * fma.seconds).toFixed(2)),
+    'share of FMA peak, %': percent(fma.share),
+    'share of read bandwidth, %': read ? percent(read.share) : '',
+    'target, %': each.target === undefined ? '' : `${each.target}${memoryBound ? ' of the bandwidth' : ''}`,
+    'target met': each.target === undefined ? '' : share >= each.target ? 'met' : 'missed',
+  };
+}
+
+/** The products of a layer of MLP experts, forward and backward. */
+async function measureLayer(dtype: FloatDType, { N, D, F, E, K }: Sizes): Promise<Section['rows']> {
+  const load = { N, E, K, exponent: 1 };
+  const plan = planOf(load);
   const x = uniform([N, D], dtype, 1);
   const w1 = uniform([E, D, F], dtype, 1 / Math.sqrt(D));
   const w2 = uniform([E, F, D], dtype, 1 / Math.sqrt(F));
@@ -42,11 +87,11 @@ async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows']
     a: Tensor,
     w: Tensor,
     [from, to]: [RowMap, RowMap],
-    options: { transpose?: boolean; activation?: boolean; preActivation?: Tensor } = {},
+    options: { transpose?: boolean; activation?: boolean; keeps?: boolean; preActivation?: Tensor } = {},
   ) => {
-    const { transpose = false, activation = false, preActivation } = options;
-    free(
-      native.groupedGemm(
+    const { transpose = false, activation = false, keeps = false, preActivation } = options;
+    return native.groupedGemm(
+      ...([
         a.id,
         w.id,
         plan.order.id,
@@ -54,52 +99,88 @@ async function measure(dtype: FloatDType, sizes: Sizes): Promise<Section['rows']
         K,
         rowMaps.indexOf(from),
         rowMaps.indexOf(to),
-        transpose,
-        activation ? gelu : null,
-        activation && !preActivation,
-        preActivation?.id ?? null,
-      ),
+      ] as const),
+      ...([transpose, activation ? gelu : null, keeps, preActivation?.id ?? null] as const),
     );
   };
   const weightGrad = (a: Tensor, b: Tensor, [from, to]: [RowMap, RowMap]) => {
     const [aRows, bRows] = [rowMaps.indexOf(from), rowMaps.indexOf(to)];
-    free([native.groupedGemmWeightGrad(a.id, b.id, plan.order.id, plan.offsets.id, K, aRows, bRows)]);
+    return [native.groupedGemmWeightGrad(a.id, b.id, plan.order.id, plan.offsets.id, K, aRows, bRows)];
   };
-  const cases: Record<string, () => void> = {
-    'x w1, gelu': () => product(x, w1, ['token', 'sorted'], { activation: true }),
-    'h w2': () => product(hidden, w2, ['sorted', 'slot']),
-    "dy w2', gelu'": () =>
-      product(y, w2, ['slot', 'sorted'], { transpose: true, activation: true, preActivation: hidden }),
-    "dh w1'": () => product(hidden, w1, ['sorted', 'slot'], { transpose: true }),
-    dw1: () => weightGrad(x, hidden, ['token', 'sorted']),
-    dw2: () => weightGrad(hidden, y, ['sorted', 'slot']),
-  };
-  const row: Section['rows'][0] = { dtype, N, D, F, E, K };
-  for (const [name, enqueue] of Object.entries(cases)) {
-    const kind = dtype === 'bf16' ? 'bf16' : 'f32';
-    const timing = await timeAgainstPeak(enqueue, { kind, work: 2 * N * K * D * F });
-    row[name] = `${timing.share.toFixed(2)} (${(1e3 * timing.seconds).toFixed(1)} ms)`;
-  }
+  const size = dtype === 'bf16' ? 2 : 4;
+  const work = 2 * N * K * D * F;
+  const bytes = new Set(drawExperts(load)).size * D * F * size;
+  const target = (kind: 'forward' | 'dx' | 'dw'): number | undefined =>
+    benchDevice === 'cpu' ? TARGETS[N]?.[kind][dtype === 'bf16' ? 1 : 0] : undefined;
+  const toHidden: [RowMap, RowMap] = ['token', 'sorted'];
+  const cases: Omit<Case, 'work'>[] = [
+    {
+      name: 'forward: gather, x w1, gelu',
+      enqueue: () => product(x, w1, toHidden, { activation: true }),
+      bytes,
+      target: target('forward'),
+    },
+    {
+      name: 'the same, x w1 kept for backward',
+      enqueue: () => product(x, w1, toHidden, { activation: true, keeps: true }),
+      bytes,
+    },
+    { name: 'forward: h w2', enqueue: () => product(hidden, w2, ['sorted', 'slot']), bytes },
+    {
+      name: "dx: dh w1'",
+      enqueue: () => product(hidden, w1, ['sorted', 'slot'], { transpose: true }),
+      bytes,
+      target: target('dx'),
+    },
+    {
+      name: "dx: dy w2', times gelu'",
+      enqueue: () =>
+        product(y, w2, ['slot', 'sorted'], { transpose: true, activation: true, preActivation: hidden }),
+      bytes,
+    },
+    {
+      name: 'dw1',
+      enqueue: () => weightGrad(x, hidden, toHidden),
+      bytes: E * D * F * size,
+      target: target('dw'),
+    },
+    {
+      name: 'dw2',
+      enqueue: () => weightGrad(hidden, y, ['sorted', 'slot']),
+      bytes: E * D * F * size,
+      target: target('dw'),
+    },
+  ];
+  const rows: Section['rows'] = [];
+  for (const each of cases) rows.push(await measure(dtype, N, { ...each, work }));
   for (const each of [x, w1, w2, hidden, y]) each.dispose();
+  return rows;
+}
+
+async function measureDense(dtype: FloatDType, n: number, target: number): Promise<Section['rows'][0]> {
+  const [x, weight] = [uniform([n, n], dtype, 1), uniform([n, n], dtype, 1)];
+  const code = dtypes.indexOf(dtype);
+  const row = await measure(dtype, n, {
+    name: `dense: ${n} x ${n} x ${n}`,
+    enqueue: () => native.linear(x.id, weight.id, null, null, false, code),
+    work: 2 * n ** 3,
+    bytes: n * n * (dtype === 'bf16' ? 2 : 4),
+    target: benchDevice === 'cpu' ? target : undefined,
+  });
+  x.dispose();
+  weight.dispose();
   return row;
 }
 
-/** Grouped GEMM with skewed routing: share of the FMA peak, forward and backward. */
+/** Dense and grouped GEMM with skewed routing at MoLM's shape, against the FMA peak and the bandwidth. */
 export async function run(): Promise<Section> {
-  let shapes = [
-    { N: 2048, D: 512, F: 1024, E: 8, K: 2 },
-    { N: 2048, D: 512, F: 1024, E: 16, K: 2 },
-    { N: 2048, D: 1024, F: 2048, E: 32, K: 2 },
-  ];
-  if (benchDevice === 'cuda') {
-    shapes.push({ N: 16384, D: 1024, F: 2048, E: 32, K: 2 });
-    if (isEmulated()) shapes = [{ N: 16, D: 64, F: 64, E: 2, K: 2 }];
-  }
   const rows: Section['rows'] = [];
-  for (const dtype of ['f32', 'bf16'] as const)
-    for (const shape of shapes) rows.push(await measure(dtype, shape));
-  return {
-    name: 'grouped GEMM: share of the peak (and time) of each product of a layer of MLP experts',
-    rows,
-  };
+  const molm = { D: 1024, F: 2048, E: 32, K: 2 };
+  let layers = [4096, 512, 64].map((N) => ({ N, ...molm }));
+  if (benchDevice === 'cuda') layers.unshift({ N: 16384, ...molm });
+  if (benchDevice === 'cuda' && isEmulated()) layers = [{ N: 16, D: 64, F: 64, E: 2, K: 2 }];
+  else rows.push(await measureDense('f32', 2048, 90), await measureDense('bf16', 2048, 85));
+  for (const layer of layers)
+    for (const dtype of ['f32', 'bf16'] as const) rows.push(...(await measureLayer(dtype, layer)));
+  return { name: 'grouped GEMM: D 1024, F 2048, E 32, K 2, loads in proportion to 1 / (e + 1)', rows };
 }

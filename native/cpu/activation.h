@@ -4,6 +4,10 @@
 // vectorised. NaN stays NaN.
 #include <cmath>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/simd.h"
 
 namespace MF_CPU_NAMESPACE {
@@ -76,6 +80,30 @@ inline Sigmoid<double> sigmoid(double x) {
   const double e = std::exp(-std::abs(x)), large = 1 / (1 + e), small = e / (1 + e);
   return x < 0 ? Sigmoid<double>{small, large} : Sigmoid<double>{large, small};
 }
+
+#if defined(__AVX512F__)
+// The same in base two with this set's own instructions: half as many. 2^f for |f| <= 1/2 within 2e-8; NaN
+// passes max and min.
+inline Sigmoid<VecF> sigmoid(VecF x) {
+  constexpr __mmask16 all = 0xffff;  // the forms without a mask draw false warnings from GCC 12
+  const __m512 bounded =
+      _mm512_maskz_max_ps(all, _mm512_set1_ps(-126), reinterpret_cast<__m512>(x * -1.44269504088896341f));
+  const __m512 power = _mm512_maskz_min_ps(all, _mm512_set1_ps(126), bounded);
+  const __m512 n = _mm512_maskz_roundscale_ps(all, power, _MM_FROUND_TO_NEAREST_INT);
+  const VecF f = reinterpret_cast<VecF>(power) - reinterpret_cast<VecF>(n);
+  VecF p = f * 1.534579785e-4f + 1.339993090e-3f;
+  p = p * f + 9.618489072e-3f;
+  p = p * f + 5.550328642e-2f;
+  p = p * f + 2.402264625e-1f;
+  p = p * f + 6.931471825e-1f;
+  p = p * f + 1.0f;
+  const VecF e = reinterpret_cast<VecF>(_mm512_maskz_scalef_ps(all, reinterpret_cast<__m512>(p), n));
+  const VecF sum = e + 1.0f;
+  const VecF s = reinterpret_cast<VecF>(_mm512_maskz_rcp14_ps(all, reinterpret_cast<__m512>(sum)));
+  const VecF value = s + s * (1.0f - s * sum);
+  return {value, e * value};
+}
+#endif
 
 template <typename F>
 struct ScalarOf {

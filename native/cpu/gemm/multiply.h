@@ -7,15 +7,16 @@
 #include "cpu/gemm/micro_kernel.h"
 
 namespace MF_CPU_NAMESPACE {
-// Columns of a task: as many as let a pass of their weights take half of the L2 cache, up to 256.
+constexpr int64_t kMostSpanRows = 2048;  // bounds the sums that wait between passes
+
+// Columns of a task: as many as let a pass of their weights take a quarter of the L2 cache; another is for
+// the weights that are fetched meanwhile.
 template <typename M>
 inline int64_t blockColumns(int64_t words) {
-  constexpr int64_t bytes = kVectorBytes == 64 ? 512 << 10 : 128 << 10;
-  const int64_t pass = std::clamp<int64_t>(words, 1, kPassWords<M>);
-  const int64_t fit = bytes / static_cast<int64_t>(sizeof(typename M::Word)) / pass;
-  return std::clamp<int64_t>(fit / kTileColumns<M> * kTileColumns<M>, kTileColumns<M>, 256);
+  constexpr int64_t tileColumns = kTileColumns<M>;
+  const int64_t fit = kPassWords<M> / std::clamp<int64_t>(words, 1, kPassWords<M>);
+  return std::min<int64_t>(fit, 4) * tileColumns;
 }
-constexpr int64_t kMostSpanRows = 2048;  // bounds the sums that wait between passes
 
 // Whether the micro-kernel can read rows of x where they lie.
 template <typename M>
@@ -24,52 +25,84 @@ inline bool wordsInPlace(const typename M::T* x, int64_t width) {
   return sizeof(typename M::T) == sizeof(typename M::Word);
 }
 
+// Some columns of a span, and the passes over its weights.
+struct Block {
+  Span span;
+  int64_t column, columns;
+};
+
+// Fetches the weights of a pass within `steps` steps.
 template <typename M, typename Out>
-inline void multiplyBlock(const Product<typename M::T, Out>& p, const Span& span, int64_t column,
-                          int64_t columns) {
+inline Fetch fetchPass(const Product<typename M::T, Out>& p, const Block& block, int64_t pass,
+                       int64_t steps) {
+  const int64_t in = p.in(), width = p.width(), first = pass * kPassWords<M> * M::kElements;
+  const int64_t elements = std::min(in - first, kPassWords<M> * M::kElements);
+  const typename M::T* w = p.weight(block.span.expert);
+  if (p.transposeW) return Fetch(w + block.column * in + first, block.columns, elements, in, steps);
+  return Fetch(w + first * width + block.column, elements, block.columns, width, steps);
+}
+
+template <typename M, typename Out>
+inline void multiplyBlock(const Product<typename M::T, Out>& p, const Block& block, const Block* following) {
   using T = typename M::T;
   using Word = typename M::Word;
   using Acc = typename M::Acc;
   constexpr int64_t tileColumns = kTileColumns<M>;
+  const Span& span = block.span;
+  const int64_t column = block.column, columns = block.columns;
   const int64_t in = p.in(), width = p.width(), rows = span.rows();
   const int64_t words = wordsOf<M>(in), passes = std::max<int64_t>(1, divideUp(words, kPassWords<M>));
   const int64_t passWords = std::min(words, kPassWords<M>), rowStride = roundUp(passWords, kWordLanes<M>);
-  const int64_t panels = divideUp(columns, tileColumns);
+  const int64_t panels = divideUp(columns, tileColumns), tiles = divideUp(rows, kTileRows);
   const bool inPlace = wordsInPlace<M>(p.x.data, in);
 
-  Word* packed = static_cast<Word*>(threadScratch(
+  char* memory = static_cast<char*>(threadScratch(
       (panels * tileColumns * passWords + (inPlace ? 0 : kTileRows * rowStride)) * sizeof(Word) +
-      (passes > 1 ? rows : kTileRows) * panels * tileColumns * sizeof(Acc)));
+      (passes > 1 ? rows : kTileRows) * panels * tileColumns * sizeof(Acc) + rows * sizeof(T*)));
+  Word* packed = reinterpret_cast<Word*>(memory);
   Word* copies = packed + panels * tileColumns * passWords;
   Acc* sums = reinterpret_cast<Acc*>(copies + (inPlace ? 0 : kTileRows * rowStride));
+  const T** xRows =
+      reinterpret_cast<const T**>(sums + (passes > 1 ? rows : kTileRows) * panels * tileColumns);
+  for (int64_t r = 0; r < rows; ++r) xRows[r] = p.x[span.begin + r];
   const T* w = p.weight(span.expert) + column * (p.transposeW ? in : 1);
 
   for (int64_t pass = 0; pass < passes; ++pass) {
-    const int64_t first = pass * kPassWords<M> * M::kElements;
-    const int64_t elements = std::min(in - first, kPassWords<M> * M::kElements), n = wordsOf<M>(elements);
+    const int64_t first = pass * passWords * M::kElements;
+    const int64_t elements = std::min(in - first, passWords * M::kElements), n = wordsOf<M>(elements);
+    const bool last = pass + 1 == passes;
+    // Whole rows and panels are packed by the first tile's kernel.
+    const bool packs = !p.transposeW && columns % tileColumns == 0 && elements % M::kElements == 0;
     if (p.transposeW)
       packLines<M>(
           elements, columns, [&](int64_t c) { return w + c * in + first; }, packed);
-    else
+    else if (!packs)
       packRows<M>(
           elements, columns, [&](int64_t k) { return w + (first + k) * width; }, packed);
 
-    const int64_t tiles = divideUp(rows, kTileRows);
+    Fetch fetch;
+    const int64_t steps = n * panels * tiles;
+    if (!last)
+      fetch = fetchPass<M>(p, block, pass + 1, steps);
+    else if (following)
+      fetch = fetchPass<M>(p, *following, 0, steps);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t begin = rows * tile / tiles, count = rows * (tile + 1) / tiles - begin;
       const Word* x[kTileRows];
       for (int64_t r = 0; r < count; ++r) {
-        const T* row = p.x[span.begin + begin + r] + first;
+        const T* row = xRows[begin + r] + first;
         if (!inPlace) packLine<M>(elements, row, copies + r * rowStride);
         x[r] = inPlace ? reinterpret_cast<const Word*>(row) : copies + r * rowStride;
       }
-      if (pass + 1 == passes) prefetchRows(p, span.begin + begin, count, column, columns);
-      const MicroKernel<M> kernel = microKernel<M>(count);
+      if (tile + 1 < tiles)
+        for (int64_t r = begin + count; r < rows * (tile + 2) / tiles; ++r) fetchStart(xRows[r] + first);
+      if (last) prefetchRows(p, span.begin + begin, count, column, columns);
+      const MicroKernel<M> kernel = packs && tile == 0 ? microKernel<M, true>(count) : microKernel<M>(count);
       for (int64_t panel = 0; panel < panels; ++panel) {
         Acc* sum = sums + ((passes > 1 ? begin : 0) * panels + panel * count) * tileColumns;
-        kernel(n, x, packed + panel * n * tileColumns, sum, pass > 0);
-        if (pass + 1 < passes) continue;
         const int64_t offset = panel * tileColumns;
+        kernel(n, x, {w + first * width + offset, width}, packed + n * offset, sum, pass > 0, fetch);
+        if (!last) continue;
         finishRows(p, span.begin + begin, count, column + offset, std::min(tileColumns, columns - offset),
                    sum, tileColumns);
       }
@@ -103,26 +136,26 @@ struct FewRows<WordBf16Pair> {
 template <typename M, typename Out>
 inline void multiply(const Product<typename M::T, Out>& p) {
   using Few = FewRows<M>;
-  const int64_t width = p.width(), block = blockColumns<M>(wordsOf<M>(p.in())),
-                blocks = divideUp(width, block);
-  const int64_t fewColumns = Few::columns(p.transposeW), fewBlocks = divideUp(width, fewColumns);
-  const int64_t most = Few::most(p.transposeW);
+  const int64_t width = p.width(), most = Few::most(p.transposeW);
+  const int64_t packedColumns = blockColumns<M>(wordsOf<M>(p.in())), fewColumns = Few::columns(p.transposeW);
   // About eight tasks per thread, each with rows enough to pay for packing.
-  const int64_t wanted = divideUp(p.groups.rows * blocks, Pool::instance().threads() * 8);
-  std::vector<Span> spans, few;
-  for (const Span& span : spansByRows(p.groups, std::clamp<int64_t>(wanted, 96, kMostSpanRows), false))
-    (p.groups.end(span.expert) - p.groups.begin(span.expert) <= most ? few : spans).push_back(span);
-
-  const int64_t packedTasks = static_cast<int64_t>(spans.size()) * blocks;
-  const int64_t tasks = packedTasks + static_cast<int64_t>(few.size()) * fewBlocks;
-  forTasks(tasks, p.groups.rows * p.in() * width, [&](int64_t task) {
-    if (task < packedTasks) {
-      const int64_t column = task % blocks * block;
-      multiplyBlock<M>(p, spans[task / blocks], column, std::min(block, width - column));
+  const int64_t wanted =
+      divideUp(p.groups.rows * divideUp(width, 2 * kTileColumns<M>), Pool::instance().threads() * 8);
+  std::vector<Block> blocks, few;
+  for (const Span& span : spansByRows(p.groups, std::clamp<int64_t>(wanted, 96, kMostSpanRows), false)) {
+    const bool isFew = p.groups.end(span.expert) - p.groups.begin(span.expert) <= most;
+    const int64_t columns = isFew ? fewColumns : packedColumns;
+    for (int64_t column = 0; column < width; column += columns)
+      (isFew ? few : blocks).push_back({span, column, std::min(columns, width - column)});
+  }
+  const int64_t packed = static_cast<int64_t>(blocks.size()),
+                tasks = packed + static_cast<int64_t>(few.size());
+  forTasksAhead(tasks, p.groups.rows * p.in() * width, [&](int64_t task, int64_t following) {
+    if (task < packed) {
+      multiplyBlock<M>(p, blocks[task], following >= 0 && following < packed ? &blocks[following] : nullptr);
     } else {
-      task -= packedTasks;
-      const int64_t column = task % fewBlocks * fewColumns, columns = std::min(fewColumns, width - column);
-      Few::run(p, few[task / fewBlocks], column, columns);
+      const Block& block = few[task - packed];
+      Few::run(p, block.span, block.column, block.columns);
     }
   });
 }

@@ -2,6 +2,7 @@
 // What a grouped product is: rows by expert, where the rows lie in memory, and what happens to a finished
 // sum.
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "core/pool.h"
@@ -52,6 +53,39 @@ inline void forTasks(int64_t tasks, int64_t multiplyAdds, Body&& body) {
   }
 }
 
+// Deals tasks [0, count) to threads from both ends, each thread's next one early.
+class TwoEnds {
+ public:
+  explicit TwoEnds(int64_t count) : count_(count) {}
+  // A task, or -1 when none is left.
+  int64_t take(bool fromEnd) {
+    if (taken_.fetch_add(1, std::memory_order_relaxed) >= count_) return -1;
+    return fromEnd ? count_ - 1 - end_.fetch_add(1, std::memory_order_relaxed)
+                   : begin_.fetch_add(1, std::memory_order_relaxed);
+  }
+
+ private:
+  int64_t count_;
+  std::atomic<int64_t> taken_{0}, begin_{0}, end_{0};
+};
+
+// The same for body(task, following): `following` is the task that this thread does next, -1 for none, so
+// that its memory can be fetched in time. Every other thread starts from the end: where the first tasks are
+// bound by arithmetic and the last by memory, both are busy throughout.
+template <typename Body>
+inline void forTasksAhead(int64_t tasks, int64_t multiplyAdds, Body&& body) {
+  TwoEnds ends(tasks);
+  const auto thread = [&](int64_t index) {
+    const bool fromEnd = index % 2 == 1;
+    for (int64_t task = ends.take(fromEnd), following; task >= 0; task = following)
+      body(task, following = ends.take(fromEnd));
+  };
+  if (multiplyAdds < (1 << 16))
+    thread(0);
+  else
+    Pool::instance().parallelFor(std::min<int64_t>(tasks, Pool::instance().threads()), thread);
+}
+
 // Rows of a row-major matrix, found by sorted row.
 template <typename T>
 struct Rows {
@@ -95,9 +129,27 @@ struct WeightGrad {
   bool accumulate = false;
 };
 
+#if defined(__AVX512F__)
+const bool kConvertsToBf16 = __builtin_cpu_supports("avx512bf16");
+
+// The first n / kLanes * kLanes sums; returns how many.
+[[gnu::target("avx512bf16")]] inline int64_t convertSums(int64_t n, const float* sum, bf16* out) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(sum + j))));
+  return j;
+}
+#endif
+
 template <typename Out, typename Acc>
 inline void storeSums(int64_t n, const Acc* __restrict sum, Out* __restrict out) {
-  for (int64_t j = 0; j < n; ++j) out[j] = static_cast<Out>(sum[j]);
+  int64_t j = 0;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Out) == 2)
+    if (kConvertsToBf16) j = convertSums(n, sum, out);
+#endif
+  for (; j < n; ++j) out[j] = static_cast<Out>(sum[j]);
 }
 
 // f over n sums in whole vectors; in f64, where f is of scalars, one by one.

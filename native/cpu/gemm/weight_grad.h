@@ -56,6 +56,7 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
   Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
 
   const int64_t tiles = divideUp(block.rows, kTileRows);
+  Fetch none;
   for (int64_t pass = 0; pass < passes; ++pass) {
     const bool last = pass + 1 == passes;
     const int64_t first = span.begin + pass * most, elements = std::min(most, span.end - first);
@@ -82,7 +83,7 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
         if (last)
           for (int64_t r = 0; r < count; ++r) prefetchLine(out + r * width, columns);
         Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
-        microKernel<M>(count)(words, rows, b, sum, pass > 0);
+        microKernel<M>(count)(words, rows, {}, b, sum, pass > 0, none);
         if (last) finishTile(g, out, count, columns, tileColumns, sum);
       }
     }
