@@ -1,12 +1,13 @@
 import { freemem } from 'node:os';
-import { noGrad, sampleToken } from '../lib/autograd/index.js';
-import { reshape } from '../lib/autograd/shape.js';
+import { noGrad } from '../lib/autograd/index.js';
 import { createRandom } from '../lib/data/random.js';
+import { Decoder } from '../lib/generation/decoder.js';
 import { ModuleFormerConfig } from '../lib/model/config.js';
 import { KeyValueCache } from '../lib/model/key-value-cache.js';
 import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
 import { presetConfig } from '../lib/model/presets.js';
 import { quantize } from '../lib/model/quantize.js';
+import { native } from '../lib/native/load.js';
 import { scope } from '../lib/scope.js';
 import type { Tensor } from '../lib/tensor.js';
 import { isEmulated } from './support/cuda-peaks.js';
@@ -14,6 +15,7 @@ import { benchDevice } from './support/device.js';
 import { measurePeak, median, type Section } from './support/measure.js';
 
 const PROMPT = 16;
+const WARM_UP = 3;
 const BYTES = 2;
 const GROUP = 64;
 /** Of a weight in bf16, and in 8 bits with its share of the group's scale. */
@@ -30,35 +32,6 @@ function activeBytes(config: ModuleFormerConfig, weights: Weights): number {
   return layers.reduce((a, b) => a + b, 0) + bytesOf[weights] * V * D;
 }
 
-interface StepTime {
-  /** Seconds from one token to the next. */
-  total: number;
-  /** Seconds of it in which JavaScript, N-API and the queue held the event loop. */
-  enqueue: number;
-}
-
-/** Greedy decoding of a batch: one step as `generate` does it. */
-async function step(
-  model: ModuleFormerForCausalLM,
-  cache: KeyValueCache,
-  ids: number[][],
-): Promise<StepTime> {
-  const start = performance.now();
-  const tokens: Tensor = noGrad(() =>
-    scope(() => {
-      const { logits } = model.forward({ inputIds: ids, cache, lastLogitsOnly: true });
-      return sampleToken(reshape(logits as Tensor, [ids.length, model.config.vocab_size]), {
-        temperature: 0,
-      });
-    }),
-  );
-  const enqueued = performance.now();
-  await tokens.data();
-  const end = performance.now();
-  tokens.dispose();
-  return { total: (end - start) / 1000, enqueue: (enqueued - start) / 1000 };
-}
-
 /** Random tokens, so that a batch's rows choose experts independently. */
 async function measure(
   model: ModuleFormerForCausalLM,
@@ -71,30 +44,57 @@ async function measure(
     Array.from({ length: batch }, () =>
       Array.from({ length }, () => Math.floor(random.next() * model.config.vocab_size)),
     );
-  const cache = new KeyValueCache(PROMPT + steps + 3);
-  await step(model, cache, draw(PROMPT));
-  for (let i = 0; i < 3; i++) await step(model, cache, draw(1));
-  const times: StepTime[] = [];
+  const cache = new KeyValueCache(PROMPT + WARM_UP + steps);
+  const ids = draw(PROMPT);
+  const prefill = noGrad(() =>
+    scope(() => model.forward({ inputIds: ids, cache, lastLogitsOnly: true }).logits as Tensor),
+  );
+  await prefill.data();
+  prefill.dispose();
+  const sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
+  const decoder = new Decoder(model, { prompt: { ids, mask: null }, cache, sampling });
+  const feed = (): void => native.write(decoder.ids.id, Int32Array.from(draw(1).flat()), 0);
+  for (let i = 0; i < WARM_UP; i++) {
+    feed();
+    await decoder.step();
+  }
+
+  const seconds: number[] = [];
   const shares: number[] = [];
   const bytes = activeBytes(model.config, weights);
   let bandwidth = 1;
+  const active: number[] = [];
+  const waits: number[] = [];
+  let forks = 0;
   for (let i = 0; i < steps; i++) {
     if (i % 8 === 0) bandwidth = measurePeak('read');
-    const time = await step(model, cache, draw(1));
-    times.push(time);
-    shares.push(bytes / time.total / bandwidth);
+    feed();
+    const pool = native.poolStats();
+    const before = performance.eventLoopUtilization();
+    const start = performance.now();
+    await decoder.step();
+    const total = (performance.now() - start) / 1000;
+    active.push(performance.eventLoopUtilization(before).active);
+    const { jobs, seconds: waited } = native.poolStats();
+    seconds.push(total);
+    shares.push(bytes / total / bandwidth);
+    waits.push(waited - pool.seconds);
+    forks = jobs - pool.jobs;
   }
+  decoder.dispose();
   cache.dispose();
-  const seconds = median(times.map(({ total }) => total));
+  const typical = median(seconds);
   return {
     weights,
     blocks: model.config.n_layer,
     batch,
-    'ms per step': Number((1e3 * seconds).toFixed(2)),
-    'tokens/s': Number((batch / seconds).toFixed(1)),
+    'ms per step': Number((1e3 * typical).toFixed(2)),
+    'tokens/s': Number((batch / typical).toFixed(1)),
     'active MB': Number((bytes / 1e6).toFixed(0)),
     'share of read bandwidth': batch === 1 ? Number(median(shares).toFixed(2)) : '',
-    'enqueue us': Math.round(1e6 * median(times.map(({ enqueue }) => enqueue))),
+    'JS, N-API, enqueue us': Math.round(1e3 * median(active)),
+    forks,
+    'fork and join us': Math.round(1e6 * median(waits)),
   };
 }
 

@@ -92,6 +92,8 @@ export interface NativeBinding {
   trimMemory(): void;
   numThreads(): number;
   setNumThreads(count: number): void;
+  /** Jobs shared between threads so far, and the seconds in which threads were started or waited for at the end. */
+  poolStats(): { jobs: number; seconds: number };
   instructionSets(): InstructionSets;
   /** Operations (or bytes read) per second that `threads` threads reach; kinds by their index in peakKinds. */
   measurePeak(kind: number, threads: number): number;

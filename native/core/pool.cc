@@ -6,6 +6,8 @@
 #include <new>
 #include <thread>
 
+#include "core/pool_stats.h"
+
 namespace mf {
 namespace {
 
@@ -22,6 +24,15 @@ inline void pause() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+std::atomic<int64_t> jobs{0}, forkJoinNanoseconds{0};
+
+// Adds the time since `start` to what forks and joins cost.
+void spend(std::chrono::steady_clock::time_point start) {
+  const auto now = std::chrono::steady_clock::now();
+  forkJoinNanoseconds.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(now - start).count(),
+                                std::memory_order_relaxed);
 }
 
 constexpr std::align_val_t kScratchAlignment{64};
@@ -57,6 +68,11 @@ void* threadScratch(size_t bytes) {
     capacity = rounded;
   }
   return memory.get();
+}
+
+PoolStats poolStats() {
+  return {jobs.load(std::memory_order_relaxed),
+          1e-9 * static_cast<double>(forkJoinNanoseconds.load(std::memory_order_relaxed))};
 }
 
 Pool& Pool::instance() {
@@ -98,6 +114,8 @@ void Pool::run(int64_t count, void* context, Invoke invoke) {
   const int wanted = threads();
   if (count > 1 && wanted > 1 && owner_.try_lock()) {
     std::lock_guard<std::mutex> guard(owner_, std::adopt_lock);
+    const auto fork = std::chrono::steady_clock::now();
+    jobs.fetch_add(1, std::memory_order_relaxed);
     const int helpers = static_cast<int>(count - 1 < wanted - 1 ? count - 1 : wanted - 1);
     startWorkers(wanted - 1);
     Job job{count, context, invoke, stopFlag, helpers, {}, {}, {}};
@@ -105,7 +123,9 @@ void Pool::run(int64_t count, void* context, Invoke invoke) {
     const uint32_t before = state_.load(std::memory_order_relaxed);
     state_.store(((before & ~(kActive | kOpen)) + kNumber) | kOpen, std::memory_order_release);
     state_.notify_all();
+    spend(fork);
     work(job);
+    const auto join = std::chrono::steady_clock::now();
     uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acq_rel);
     for (int spins = 0; (state & kActive) != 0; ++spins) {
       if (spins < 4096)
@@ -114,6 +134,7 @@ void Pool::run(int64_t count, void* context, Invoke invoke) {
         std::this_thread::yield();
       state = state_.load(std::memory_order_acquire);
     }
+    spend(join);
     if (job.error) std::rethrow_exception(job.error);
     return;
   }

@@ -4,6 +4,7 @@
 // stop.
 #include <cmath>
 
+#include "cpu/attention_few.h"
 #include "cpu/attention_tile.h"
 
 namespace MF_CPU_NAMESPACE {
@@ -20,8 +21,9 @@ AttentionInput<T> attentionInput(const AttentionArgs& args) {
           args.keyMask ? args.keyMask.size(1) : 0};
 }
 
-// One row block, tile by tile. weights.enter(tile) is false once no further tile matters; weights.apply turns
-// logits into weights and says whether what was summed so far must be scaled, per row, by `decays`.
+// One row block, tile by tile. Queries and sums are [C, W], or [rows, C] where rows are few.
+// weights.enter(tile) is false once no further tile matters; weights.apply turns logits into weights and says
+// whether what was summed so far must be scaled, per row, by `decays`.
 template <typename T, int64_t W, typename Weights>
 class ForwardBlock {
   using A = Accumulate<T>;
@@ -36,16 +38,24 @@ class ForwardBlock {
         sums_(scratch.take(in.shape.C * W)),
         weights_(rows_) {
     const int64_t C = in.shape.C;
-    packTransposed<A, W>(in.q + offset(), in.stride(), rows_.count, C, A(kLog2E / std::sqrt(double(C))),
-                         packed_);
-    for (int64_t i = 0; i < C * W; ++i) sums_[i] = 0;
+    const A scale = A(kLog2E / std::sqrt(double(C)));
+    if (few())
+      widenRows<A>(in.q + offset(), in.stride(), rows_.count, C, scale, packed_);
+    else
+      packTransposed<A, W>(in.q + offset(), in.stride(), rows_.count, C, scale, packed_);
+    for (int64_t i = 0; i < C * (few() ? rows_.count : W); ++i) sums_[i] = 0;
   }
 
   int64_t firstTile() const { return rows_.firstTile(); }
   int64_t lastTile() const { return rows_.lastTile(); }
 
   void score(int64_t J, A* tile) const {
-    dotTile<A, W>(rows_.keysIn(J), in_.shape.C, in_.k + keyOffset(J), in_.stride(), packed_, tile);
+    const int64_t keys = rows_.keysIn(J), C = in_.shape.C;
+    if (few())
+      return dispatchFewRows(rows_.count, [&]<int R>() {
+        dotFew<R, W>(keys, C, in_.k + keyOffset(J), in_.stride(), packed_, tile);
+      });
+    dotTile<A, W>(keys, C, in_.k + keyOffset(J), in_.stride(), packed_, tile);
   }
   bool enter(int64_t J) { return weights_.enter(J); }
   bool weigh(int64_t J, A* tile, A* decays) {
@@ -57,6 +67,7 @@ class ForwardBlock {
   void add(int64_t J, const A* tile, const A* decays, int64_t from, int64_t to) {
     using V = Vec<A>;
     constexpr int64_t L = kLanesOf<A>;
+    if (few()) return addFewRows(J, tile, decays, from, to);
     if (decays)
       for (int64_t c = from; c < to; ++c)
         for (int64_t r = 0; r < W; r += L)
@@ -66,13 +77,29 @@ class ForwardBlock {
 
   void finish(const AttentionArgs& args) {
     alignas(64) A factor[W];
-    weights_.finish(in_, rows_, factor, sums_);
-    unpackTransposed<A, W>(sums_, factor, rows_.count, in_.shape.C, args.out.as<T>() + offset(),
-                           in_.stride());
+    const int64_t C = in_.shape.C, stride = in_.stride();
+    T* out = args.out.as<T>() + offset();
+    weights_.finish(in_, rows_, factor, sums_, few() ? C : 1, few() ? 1 : W);
+    if (few()) {
+      for (int64_t r = 0; r < rows_.count; ++r)
+        for (int64_t c = 0; c < C; ++c) out[r * stride + c] = T(sums_[r * C + c] * factor[r]);
+    } else {
+      unpackTransposed<A, W>(sums_, factor, rows_.count, C, out, stride);
+    }
     if (args.rowState) weights_.save(args, rows_, offset() / in_.shape.C, in_.shape.H);
   }
 
  private:
+  bool few() const { return W == kNarrowRows && rows_.count <= kFewRows; }
+  void addFewRows(int64_t J, const A* tile, const A* decays, int64_t from, int64_t to) {
+    const int64_t C = in_.shape.C;
+    if (decays)
+      for (int64_t r = 0; r < rows_.count; ++r)
+        for (int64_t c = from; c < to; ++c) sums_[r * C + c] *= decays[r];
+    dispatchFewRows(rows_.count, [&]<int R>() {
+      addFew<R, W>(rows_.keysIn(J), from, to, C, in_.v + keyOffset(J), in_.stride(), tile, sums_);
+    });
+  }
   int64_t offset() const { return in_.rowOffset(rows_.b, rows_.h, rows_.first); }
   int64_t keyOffset(int64_t J) const { return in_.keyOffset(rows_.b, rows_.h, J * kKeyTile); }
 

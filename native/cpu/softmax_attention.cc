@@ -56,7 +56,7 @@ class SoftmaxWeights {
     return scaled;
   }
 
-  void finish(const AttentionInput<T>&, const RowBlock<A, W>&, A* factor, A*) const {
+  void finish(const AttentionInput<T>&, const RowBlock<A, W>&, A* factor, A*, int64_t, int64_t) const {
     for (int64_t r = 0; r < W; ++r) factor[r] = sum_[r] == 0 ? A(0) : 1 / sum_[r];
   }
 

@@ -69,12 +69,14 @@ class StickWeights {
     return false;
   }
 
-  void finish(const AttentionInput<T>& in, const RowBlock<A, W>& rows, A* factor, A* sums) const {
+  // Row r's sum of channel c is sums[r * rowStep + c * channelStep].
+  void finish(const AttentionInput<T>& in, const RowBlock<A, W>& rows, A* factor, A* sums, int64_t rowStep,
+              int64_t channelStep) const {
     for (int64_t r = 0; r < W; ++r) factor[r] = 1;
     if (!in.remainder) return;
     for (int64_t r = 0; r < rows.count; ++r) {
       const T* own = in.v + in.keyOffset(rows.b, rows.h, in.position(rows.first + r));
-      for (int64_t c = 0; c < in.shape.C; ++c) sums[c * W + r] += stick_[r] * A(own[c]);
+      for (int64_t c = 0; c < in.shape.C; ++c) sums[r * rowStep + c * channelStep] += stick_[r] * A(own[c]);
     }
   }
 

@@ -1,5 +1,6 @@
 // The machine and the process: streams, memory, threads, instruction sets.
 #include "core/pool.h"
+#include "core/pool_stats.h"
 #include "cpu/peak.h"
 #include "cpu/select.h"
 #include "napi/convert.h"
@@ -70,6 +71,15 @@ Napi::Value numThreads(const Napi::CallbackInfo& info) {
 
 void setNumThreads(const Napi::CallbackInfo& info) {
   Pool::instance().setThreads(info[0].As<Napi::Number>().Int32Value());
+}
+
+// poolStats(): what forking and joining threads has cost the process so far.
+Napi::Value forkJoinStats(const Napi::CallbackInfo& info) {
+  const PoolStats stats = poolStats();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("jobs", static_cast<double>(stats.jobs));
+  result.Set("seconds", stats.seconds);
+  return result;
 }
 
 Napi::Value instructionSets(const Napi::CallbackInfo& info) {
@@ -146,6 +156,7 @@ void registerSystem(napi_env env, napi_value exports) {
   target.Set("trimMemory", Napi::Function::New<trimMemory>(env, "trimMemory"));
   target.Set("numThreads", Napi::Function::New<numThreads>(env, "numThreads"));
   target.Set("setNumThreads", Napi::Function::New<setNumThreads>(env, "setNumThreads"));
+  target.Set("poolStats", Napi::Function::New<forkJoinStats>(env, "poolStats"));
   target.Set("instructionSets", Napi::Function::New<instructionSets>(env, "instructionSets"));
   target.Set("cudaDevices", Napi::Function::New<cudaDevices>(env, "cudaDevices"));
   target.Set("measurePeak", Napi::Function::New<measurePeak>(env, "measurePeak"));
