@@ -16,6 +16,8 @@ import { measurePeak, median, type Section } from './support/measure.js';
 
 const PROMPT = 16;
 const WARM_UP = 3;
+const STEPS = 24;
+const SIZES = [1, 2, 4, 8, 16];
 const BYTES = 2;
 const GROUP = 64;
 /** Of a weight in bf16, and in 8 bits with its share of the group's scale. */
@@ -32,70 +34,111 @@ function activeBytes(config: ModuleFormerConfig, weights: Weights): number {
   return layers.reduce((a, b) => a + b, 0) + bytesOf[weights] * V * D;
 }
 
-/** Random tokens, so that a batch's rows choose experts independently. */
-async function measure(
-  model: ModuleFormerForCausalLM,
-  weights: Weights,
-  batch: number,
-  steps: number,
-): Promise<Section['rows'][0]> {
-  const random = createRandom(batch);
-  const draw = (length: number): number[][] =>
-    Array.from({ length: batch }, () =>
-      Array.from({ length }, () => Math.floor(random.next() * model.config.vocab_size)),
-    );
-  const cache = new KeyValueCache(PROMPT + WARM_UP + steps);
-  const ids = draw(PROMPT);
-  const prefill = noGrad(() =>
-    scope(() => model.forward({ inputIds: ids, cache, lastLogitsOnly: true }).logits as Tensor),
-  );
-  await prefill.data();
-  prefill.dispose();
-  const sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
-  const decoder = new Decoder(model, { prompt: { ids, mask: null }, cache, sampling });
-  const feed = (): void => native.write(decoder.ids.id, Int32Array.from(draw(1).flat()), 0);
-  for (let i = 0; i < WARM_UP; i++) {
-    feed();
-    await decoder.step();
+/** Greedy decoding of a batch, a step at a time, and what it took. */
+class Batch {
+  readonly seconds: number[] = [];
+  readonly #active: number[] = [];
+  readonly #waits: number[] = [];
+  #forks = 0;
+  readonly #draw: (length: number) => number[][];
+  readonly #cache: KeyValueCache;
+  readonly #decoder: Decoder;
+
+  private constructor(draw: (length: number) => number[][], cache: KeyValueCache, decoder: Decoder) {
+    this.#draw = draw;
+    this.#cache = cache;
+    this.#decoder = decoder;
   }
 
-  const seconds: number[] = [];
-  const shares: number[] = [];
-  const bytes = activeBytes(model.config, weights);
-  let bandwidth = 1;
-  const active: number[] = [];
-  const waits: number[] = [];
-  let forks = 0;
-  for (let i = 0; i < steps; i++) {
-    if (i % 8 === 0) bandwidth = measurePeak('read');
-    feed();
+  /** Random tokens, so that a batch's rows choose experts independently. */
+  static async make(model: ModuleFormerForCausalLM, size: number): Promise<Batch> {
+    const random = createRandom(size);
+    const draw = (length: number): number[][] =>
+      Array.from({ length: size }, () =>
+        Array.from({ length }, () => Math.floor(random.next() * model.config.vocab_size)),
+      );
+    const cache = new KeyValueCache(PROMPT + WARM_UP + STEPS);
+    const ids = draw(PROMPT);
+    const prefill = noGrad(() =>
+      scope(() => model.forward({ inputIds: ids, cache, lastLogitsOnly: true }).logits as Tensor),
+    );
+    await prefill.data();
+    prefill.dispose();
+    const sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
+    const decoder = new Decoder(model, { prompt: { ids, mask: null }, cache, sampling });
+    return new Batch(draw, cache, decoder);
+  }
+
+  async step(): Promise<void> {
+    native.write(this.#decoder.ids.id, Int32Array.from(this.#draw(1).flat()), 0);
     const pool = native.poolStats();
     const before = performance.eventLoopUtilization();
     const start = performance.now();
-    await decoder.step();
-    const total = (performance.now() - start) / 1000;
-    active.push(performance.eventLoopUtilization(before).active);
-    const { jobs, seconds: waited } = native.poolStats();
-    seconds.push(total);
-    shares.push(bytes / total / bandwidth);
-    waits.push(waited - pool.seconds);
-    forks = jobs - pool.jobs;
+    await this.#decoder.step();
+    this.seconds.push((performance.now() - start) / 1000);
+    this.#active.push(performance.eventLoopUtilization(before).active);
+    const { jobs, seconds } = native.poolStats();
+    this.#waits.push(seconds - pool.seconds);
+    this.#forks = jobs - pool.jobs;
   }
-  decoder.dispose();
-  cache.dispose();
-  const typical = median(seconds);
-  return {
-    weights,
-    blocks: model.config.n_layer,
-    batch,
-    'ms per step': Number((1e3 * typical).toFixed(2)),
-    'tokens/s': Number((batch / typical).toFixed(1)),
-    'active MB': Number((bytes / 1e6).toFixed(0)),
-    'share of read bandwidth': batch === 1 ? Number(median(shares).toFixed(2)) : '',
-    'JS, N-API, enqueue us': Math.round(1e3 * median(active)),
-    forks,
-    'fork and join us': Math.round(1e6 * median(waits)),
+
+  /** Leaves the steps so far out of what is told. */
+  forget(): void {
+    for (const times of [this.seconds, this.#active, this.#waits]) times.length = 0;
+  }
+
+  /** Seconds a step, JavaScript's share of them, and what threads waited for each other. */
+  times(): { step: number; javaScript: number; forks: number; forkJoin: number } {
+    return {
+      step: median(this.seconds),
+      javaScript: median(this.#active) / 1000,
+      forks: this.#forks,
+      forkJoin: median(this.#waits),
+    };
+  }
+
+  dispose(): void {
+    this.#decoder.dispose();
+    this.#cache.dispose();
+  }
+}
+
+/** All batches in turn, step after step: what slows the machine for a while slows all of them. */
+async function measure(model: ModuleFormerForCausalLM, weights: Weights): Promise<Section['rows']> {
+  const batches = new Map<number, Batch>();
+  for (const size of SIZES) batches.set(size, await Batch.make(model, size));
+  const steps = async (count: number, each: () => void): Promise<void> => {
+    for (let i = 0; i < count; i++) {
+      each();
+      for (const batch of batches.values()) await batch.step();
+    }
   };
+  await steps(WARM_UP, () => undefined);
+  for (const batch of batches.values()) batch.forget();
+  const bandwidths: number[] = [];
+  await steps(STEPS, () => bandwidths.push(measurePeak('read')));
+
+  const bytes = activeBytes(model.config, weights);
+  const one = batches.get(1)?.seconds ?? [];
+  const share = median(one.map((seconds, i) => bytes / seconds / (bandwidths[i] as number)));
+  const rows = [...batches].map(([size, batch]) => {
+    const { step, javaScript, forks, forkJoin } = batch.times();
+    batch.dispose();
+    return {
+      weights,
+      blocks: model.config.n_layer,
+      batch: size,
+      'ms per step': Number((1e3 * step).toFixed(2)),
+      'tokens/s': Number((size / step).toFixed(1)),
+      'active MB': Number((bytes / 1e6).toFixed(0)),
+      'share of read bandwidth': size === 1 ? Number(share.toFixed(2)) : '',
+      'JS, N-API, enqueue us': Math.round(1e6 * javaScript),
+      forks,
+      'fork and join us': Math.round(1e6 * forkJoin),
+      'kernels ms': Number((1e3 * (step - javaScript - forkJoin)).toFixed(2)),
+    };
+  });
+  return rows;
 }
 
 /** Fewer than 24 blocks where memory is short: the share of the bandwidth stays comparable. */
@@ -126,7 +169,7 @@ export async function run(): Promise<Section> {
   const rows: Section['rows'] = [];
   for (const weights of ['bf16', 'i8'] as const) {
     if (weights === 'i8') quantize(model, { groupSize: GROUP });
-    for (const batch of [1, 2, 4, 8, 16]) rows.push(await measure(model, weights, batch, 24));
+    rows.push(...(await measure(model, weights)));
   }
   model.dispose();
   return { name: `decode: MoLM-350M-4B's shape, ${blocks} blocks, random weights`, rows };

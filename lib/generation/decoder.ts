@@ -1,6 +1,7 @@
 import { cacheAppend, copyInto, increment, narrow, noGrad, reshape, sampleToken } from '../autograd/index.js';
 import type { CausalLM, CausalLMConfig } from '../model/causal-lm.js';
 import type { KeyValueCache } from '../model/key-value-cache.js';
+import { native } from '../native/load.js';
 import { Program } from '../program.js';
 import { keep, scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
@@ -24,6 +25,7 @@ export interface DecoderStart {
 export class Decoder {
   /** [B, 1] i32: what the next step reads, then what it drew. */
   readonly ids: Tensor;
+  readonly #drawn: Int32Array;
   readonly #program: Program;
   readonly #tensors: Tensor[] = [];
   readonly #cache: KeyValueCache;
@@ -33,6 +35,7 @@ export class Decoder {
     const { ids, mask } = prompt;
     const B = ids.length;
     this.#cache = cache;
+    this.#drawn = new Int32Array(B);
     const own = (values: number[] | Int32Array, shape: readonly number[]): Tensor => {
       const made = tensor(values, { dtype: 'i32', shape, device: model.device });
       keep(made);
@@ -75,10 +78,10 @@ export class Decoder {
   }
 
   /** Enqueues a step and waits for its tokens, one per row. @throws KernelError */
-  async step(): Promise<number[]> {
+  step(): Promise<number[]> {
     this.#program.run();
     this.#cache.advance(1);
-    return Array.from(await this.ids.data(), Number);
+    return native.read(this.ids.id, this.#drawn, false).then(() => Array.from(this.#drawn));
   }
 
   dispose(): void {
