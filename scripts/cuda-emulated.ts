@@ -4,6 +4,7 @@
 //   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
 // With an op, only its specs, in all three. With --all everything in every order, and with early copies too.
 import { spawn, spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatCounts, type TestCounts } from './ava-counter.js';
@@ -44,11 +45,15 @@ const CONCURRENCY = 2;
 
 const folder = (build: Build): string => `build-cuda-${build.name}`;
 
+/** Where the launches go from which `npm run cuda:report` computes occupancy: offsets in this very binary. */
+const launchesOf = (build: Build): string => join(process.cwd(), folder(build), 'launches.txt');
+
 function compile(build: Build): void {
   const shared = ['--CDMF_CUDA=EMULATED', '--CDMF_ISAS=generic', '--log-level', 'warn'];
   const args = ['cmake-js', 'build', '--out', folder(build), ...shared, ...build.options];
   const { status } = spawnSync('npx', args, { stdio: 'inherit' });
   if (status !== 0) process.exit(status ?? 1);
+  rmSync(launchesOf(build), { force: true });
 }
 
 function avaRun(build: Build, [order, copies]: Schedule, args: string[]): Run {
@@ -58,6 +63,7 @@ function avaRun(build: Build, [order, copies]: Schedule, args: string[]): Run {
     MODULEFORMER_TEST_DEVICE: 'cuda',
     MODULEFORMER_EMULATION_ORDER: order,
     MODULEFORMER_EMULATION_COPIES: copies,
+    ...(build.name === 'plain' ? { MODULEFORMER_EMULATION_LAUNCHES: launchesOf(build) } : {}),
   };
   const name = `${build.name}, ${order} order, ${copies} copies: ${args[0]}`;
   return { name, command: 'npx', args: ['tsx', 'scripts/test.ts', '--timeout=20m', ...args], env };
