@@ -53,15 +53,10 @@ function scripts(): Record<string, string> {
 function unknownArgument(script: string, args: readonly string[]): string | undefined {
   const folder = { bench: 'bench', abilities: 'bench/abilities' }[script];
   if (folder === undefined) return undefined;
-  const known = [...readdirSync(folder).map((name) => name.replace(/\.ts$/, '')), 'compare', 'all'];
-  if (args[0] === 'compare') return undefined;
-  const sections = args.slice(
-    0,
-    args.findIndex((arg) => arg.startsWith('-')) >= 0
-      ? args.findIndex((arg) => arg.startsWith('-'))
-      : undefined,
-  );
-  return sections.find((name) => /^[a-z]/.test(name) && !known.includes(name));
+  const known = [...readdirSync(folder).map((name) => name.replace(/\.ts$/, '')), 'compare', 'report'];
+  const firstFlag = args.findIndex((arg) => arg.startsWith('-'));
+  const sections = firstFlag < 0 ? args : args.slice(0, firstFlag);
+  return sections.find((name) => /^[a-z-]+$/.test(name) && !known.includes(name));
 }
 
 /** What is wrong with a command that a document shows; undefined for those that it knows nothing of, such as `git`. */
