@@ -1,6 +1,8 @@
 #pragma once
 // dw[e] = sum over the expert's rows of a_row^T b_row. A task is a block of dw: it packs the transpose of its
 // columns of a and its columns of b pass by pass, in rising order of rows.
+#include <type_traits>
+
 #include "cpu/gemm/micro_kernel.h"
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/product.h"
@@ -14,12 +16,33 @@ struct GradBlock {
   int64_t row, rows, column, columns;
 };
 
+#if defined(__AVX512F__)
+// Past the caches, whole lines at a time: what is written needs no reading first, and nobody reads it soon.
+constexpr int64_t kStreamedBytes = int64_t{32} << 20;  // gradients of this size and more
+inline void streamSums(int64_t n, const float* sum, float* out) {
+  for (int64_t j = 0; j < n; j += kLanes) _mm512_stream_ps(out + j, _mm512_loadu_ps(sum + j));
+}
+[[gnu::target("avx512bf16")]] inline void streamSums(int64_t n, const float* sum, bf16* out) {
+  for (int64_t j = 0; j < n; j += kLanes)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(out + j),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(sum + j))));
+}
+#endif
+
 // The last pass: sums (one tile, `count` rows) go to dw.
 template <typename T, typename Out>
 inline void finishTile(const WeightGrad<T, Out>& g, Out* dw, int64_t count, int64_t columns, int64_t stride,
-                       const Accumulate<T>* __restrict sums) {
+                       const Accumulate<T>* __restrict sums, [[maybe_unused]] bool streams) {
   using Acc = Accumulate<T>;
   for (int64_t r = 0; r < count; ++r, dw += g.b.width, sums += stride) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(Acc) == 4) {
+      if (streams) {
+        streamSums(columns, sums, dw);
+        continue;
+      }
+    }
+#endif
     Out* __restrict out = dw;
     if (g.accumulate)
       for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(static_cast<Acc>(out[j]) + sums[j]);
@@ -55,6 +78,13 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
   Word* b = a + block.rows * stride;
   Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
 
+  bool streams = false;
+#if defined(__AVX512F__)
+  streams = (std::is_same_v<Out, float> || (sizeof(Out) == 2 && kConvertsToBf16)) && !g.accumulate &&
+            reinterpret_cast<uintptr_t>(g.dw) % kVectorBytes == 0 && width % kLanes == 0 &&
+            block.columns % kLanes == 0 &&
+            g.groups.experts * g.a.width * width * static_cast<int64_t>(sizeof(Out)) >= kStreamedBytes;
+#endif
   const int64_t tiles = divideUp(block.rows, kTileRows);
   Fetch none;
   for (int64_t pass = 0; pass < passes; ++pass) {
@@ -80,14 +110,17 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
           for (int64_t r = elements * tile / tiles; r < elements * (tile + 1) / tiles; ++r)
             prefetchLine(bRows[r] + column + tileColumns, tileColumns);
         Out* out = dw + begin * width + column;
-        if (last)
+        if (last && !streams)
           for (int64_t r = 0; r < count; ++r) prefetchLine(out + r * width, columns);
         Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
         microKernel<M>(count)(words, rows, {}, b, sum, pass > 0, none);
-        if (last) finishTile(g, out, count, columns, tileColumns, sum);
+        if (last) finishTile(g, out, count, columns, tileColumns, sum, streams);
       }
     }
   }
+#if defined(__AVX512F__)
+  if (streams) _mm_sfence();
+#endif
 }
 
 template <typename M, typename Out>
