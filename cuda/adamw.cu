@@ -15,6 +15,8 @@ struct State {
   const int32_t* step;
 };
 
+constexpr int kParts = 8;  // of a tensor's block, a block of threads each
+
 struct Rates {
   double lr, beta1, beta2, eps, weightDecay;
   const int32_t* finite;
@@ -32,22 +34,38 @@ struct Update {
   Rates rates;
   MF_DEVICE void operator()(const State<A, G>& s, int64_t begin, int64_t end, int64_t) const {
     if (rates.finite && *rates.finite == 0) return;
-    const double step = *s.step;
+    MF_SHARED(double, corrections, 2);
+    if (threadId() == 0) {
+      const double step = *s.step;
+      corrections[0] = rates.lr / (1 - std::pow(rates.beta1, step));
+      corrections[1] = 1 / std::sqrt(1 - std::pow(rates.beta2, step));
+    }
+    syncThreads();
     const A keep = static_cast<A>(1 - rates.lr * rates.weightDecay);
-    const A rate = static_cast<A>(rates.lr / (1 - std::pow(rates.beta1, step)));
-    const A inverseRoot2 = static_cast<A>(1 / std::sqrt(1 - std::pow(rates.beta2, step)));
+    const A rate = static_cast<A>(corrections[0]), inverseRoot2 = static_cast<A>(corrections[1]);
     const A beta1 = static_cast<A>(rates.beta1), rest1 = static_cast<A>(1 - rates.beta1);
     const A beta2 = static_cast<A>(rates.beta2), rest2 = static_cast<A>(1 - rates.beta2);
     const A eps = static_cast<A>(rates.eps);
-    for (int64_t i = begin + threadId(); i < end; i += blockThreads()) {
-      const A g = static_cast<A>(s.gradient[i]);
-      const A m = beta1 * s.m[i] + rest1 * g, v = beta2 * s.v[i] + rest2 * (g * g);
-      const A w = keep * s.w[i] - rate * (m / (std::sqrt(v) * inverseRoot2 + eps));
-      s.m[i] = m;
-      s.v[i] = v;
-      s.w[i] = w;
-      if (s.rounded) s.rounded[i] = bf16(w);
-    }
+    const bool aligned = isVectorAligned(s.w) && isVectorAligned(s.m) && isVectorAligned(s.v) &&
+                         isVectorAligned(s.gradient) && isVectorAligned(s.rounded);
+    forBlockPacks<kVector<A>>(begin, end, aligned, [&]<int kWidth>(int64_t i) {
+      const auto gradient = loadPack<kWidth>(s.gradient + i);
+      auto w = loadPack<kWidth>(s.w + i), m = loadPack<kWidth>(s.m + i), v = loadPack<kWidth>(s.v + i);
+      Pack<bf16, kWidth> rounded;
+      MF_UNROLL
+      for (int e = 0; e < kWidth; ++e) {
+        const A g = static_cast<A>(gradient.elements[e]);
+        A &own = w.elements[e], &first = m.elements[e], &second = v.elements[e];
+        first = beta1 * first + rest1 * g;
+        second = beta2 * second + rest2 * (g * g);
+        own = keep * own - rate * (first / (std::sqrt(second) * inverseRoot2 + eps));
+        rounded.elements[e] = bf16(own);
+      }
+      storeVector(s.m + i, m);
+      storeVector(s.v + i, v);
+      storeVector(s.w + i, w);
+      if (s.rounded) storeVector(s.rounded + i, rounded);
+    });
   }
 };
 
@@ -61,7 +79,7 @@ void CudaBackend::adamW(const AdamWArgs& args) {
   for (DType dtype : {DType::f64, DType::f32, DType::bf16})
     dispatchFloat(dtype, [&]<typename G>() {
       using A = Accumulate<G>;
-      forTensorBlocks<State<A, G>>(
+      forTensorBlocks<State<A, G>, kParts>(
           stream_, args.parameters, [&](size_t i) { return args.gradients[i].dtype == dtype; },
           [&](size_t i) {
             const bool hasMaster = args.parameters[i].dtype == DType::bf16;

@@ -1,243 +1,235 @@
-// Two passes, no atomics. The row pass runs key tiles from the left and makes dq; it leaves, for each row,
-// what the column pass needs at each tile: stick and prefix (stick-breaking), or the row's mean gradient
-// (softmax). The column pass owns a key tile and makes dk and dv over row blocks in rising order.
-// attention.cuh tells of rows and chunks.
-#include "cuda/attention.cuh"
+// Backward in two passes without atomics, for heads that fit into shared memory and registers. The row pass
+// runs key tiles from the left and makes dq; it leaves, for each row, what the column pass needs at each
+// tile. The column pass owns a key tile and makes dk and dv over row blocks in rising order: both at once for
+// one panel, by a kernel each for two and in f64, which registers could not hold together.
+#include "cuda/attention_backward.cuh"
+#include "cuda/attention_kernels.h"
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
-#include "cuda/stick_breaking.cuh"
 
 namespace mf::cuda {
 namespace {
 
-template <typename T>
-constexpr int kRowChunks = sizeof(T) == 8 ? 1 : 2;  // chunks of 64 columns of dq per block
-
-// What the row pass leaves in the workspace, per row of [B * H, Tq * K]: stick and prefix of every tile, then
-// the remainder (stick-breaking) or the mean gradient (softmax), then the first tile of the row's block.
-int64_t stateElements(int64_t Tk) {
-  return 2 * ceilDiv(Tk, kTile) + 2;
-}
-
-template <typename T>
-struct Backward {
-  using A = Accumulate<T>;
-  AttentionInput<T> in;
-  const T *out, *dout;
-  const A* rowState;
-  const int32_t* live;
-  T *dq, *dk, *dv;
-  A* workspace;
-  int64_t tiles;
-  bool stickBreaking;
-
-  // Row r of a block.
-  MF_DEVICE A* state(const RowBlock<T>& rows, int64_t r) const {
-    return workspace + ((rows.b * in.s.H + rows.h) * in.rows() + rows.first + r) * (2 * tiles + 2);
-  }
-  MF_DEVICE A dot(const T* x, const T* y) const {
-    A sum = A(0);
-    for (int64_t c = 0; c < in.s.C; ++c) sum += static_cast<A>(x[c]) * static_cast<A>(y[c]);
-    return sum;
-  }
-};
-
-template <typename T>
-struct BackwardTiles {
-  using A = Accumulate<T>;
-  SharedSpan<T> a, b;
-  SharedSpan<A> weights, dlogits, sigmoids;
-  SharedSpan<T> weightOperand, dlogitOperand;
-
-  MF_DEVICE explicit BackwardTiles(DynamicShared& memory)
-      : a(memory.take<T>(kStagedElements<T>)),
-        b(memory.take<T>(kStagedElements<T>)),
-        weights(memory.take<A>(kScoreElements<A>)),
-        dlogits(memory.take<A>(kScoreElements<A>)),
-        sigmoids(memory.take<A>(kScoreElements<A>)),
-        weightOperand(operandTile<T>(memory, weights)),
-        dlogitOperand(operandTile<T>(memory, dlogits)) {}
-  static size_t bytes() {
-    return 2 * kStagedElements<T> * sizeof(T) + 3 * kScoreElements<A> * sizeof(A) +
-           (kRounds<T> ? 2 * kScoreElements<T> * sizeof(T) : 0);
-  }
-  MF_DEVICE static A* row(const SharedSpan<A>& tile) {
-    return tile.part(threadId() * kOuterStride<A>, kTile).at(0);
-  }
-  MF_DEVICE void round() const {
-    if constexpr (kRounds<T>)
-      for (int j = 0; j < kTile; ++j) {
-        weightOperand[threadId() * kOuterStride<T> + j] = static_cast<T>(row(weights)[j]);
-        dlogitOperand[threadId() * kOuterStride<T> + j] = static_cast<T>(row(dlogits)[j]);
-      }
-  }
-};
-
-// Softmax: weights and dlogits of this thread's row of a tile, from the log-sum-exp and the mean gradient.
-template <typename T, typename A = Accumulate<T>>
-MF_DEVICE void softmaxRow(const RowBlock<T>& rows, int64_t firstKey, A logSum, A mean, A* weights,
-                          A* dlogits) {
-  for (int j = 0; j < kTile; ++j) {
-    const A weight = rows.sees(firstKey + j) ? std::exp(weights[j] - logSum) : A(0);
-    weights[j] = weight;
-    dlogits[j] = weight * (dlogits[j] - mean);
-  }
-}
-
-// Grid: row blocks, pairs of column chunks of dq, heads.
-template <typename T>
+// Grid: row blocks of all heads.
+template <typename T, typename Gradient, int kPanels>
 MF_KERNEL void rowPassKernel(Backward<T> pass) {
   using A = Accumulate<T>;
+  constexpr int kFragments = kPanels * kPanel<T> / 8;
   const AttentionInput<T>& in = pass.in;
   DynamicShared memory;
-  const BackwardTiles<T> tiles(memory);
-  const int64_t blocks = ceilDiv(in.rows(), kTile);
-  const RowBlock<T> rows(in, blockIdZ(), blocks - 1 - blockId());
-  const HeadRows<T> q = queryRows(in, rows, in.q), dout = queryRows(in, rows, pass.dout);
-  const int64_t column = int64_t{blockIdY()} * kRowChunks<T> * kTile;
-  const int r = threadId();
-  const bool owner = r < rows.count, writer = owner && blockIdY() == 0;
+  const PanelTile<T, kRowBlock> q(memory, kPanels), dout(memory, kPanels);
+  const PanelTile<T, kKeyTile> k(memory, kPanels), v(memory, kPanels);
+  const int64_t heads = in.heads(), blocks = ceilDiv(in.rows(), kRowBlock);
+  const RowBlock<T> rows(in, blockId() % heads, blocks - 1 - blockId() / heads);
+  const int64_t head = rows.b * in.s.H + rows.h;
+  const int width = static_cast<int>(in.s.C);
+  const auto loadKeys = [&](const PanelTile<T, kKeyTile>& tile, const T* data, int index) {
+    if (index <= rows.lastTile)
+      loadPanels<kScoreThreads>(tile, keyRows(in, rows.b, rows.h, index, data), 0, 0, kPanels);
+    commitCopies();
+  };
 
-  StickGradient<T> stick;
-  A logSum = A(0), mean = A(0);
-  const int64_t offset = in.rowOffset(rows.b, rows.h, rows.first + r);
-  A* state = pass.state(rows, r);
-  if (owner) logSum = pass.rowState[offset / in.s.C];
-  if (owner && !pass.stickBreaking) mean = pass.dot(pass.out + offset, pass.dout + offset);
-  A ownGradient = A(0);
-  if (owner && in.remainder)
-    ownGradient =
-        pass.dot(in.v + in.keyOffset(rows.b, rows.h, in.position(rows.first + r)), pass.dout + offset);
-  stick.begin(rows, logSum, owner && pass.stickBreaking ? pass.live[offset / in.s.C] : 0, in.remainder,
-              ownGradient);
-  int64_t first = rows.firstTile;
-  if (pass.stickBreaking) first = maximum(first, blockReduce(stick.firstTile(), Min{}));
-  if (first <= rows.lastTile) stick.beginTiles();
-
-  BlockProduct<T> sums[kRowChunks<T>];
-  MF_UNROLL
-  for (int n = 0; n < kRowChunks<T>; ++n) sums[n].clear();
-  for (int64_t tile = first; tile <= rows.lastTile; ++tile) {
-    const HeadRows<T> keys = keyRows(in, rows, tile, in.k);
-    dotTile<T>(tiles.weights, tiles.a, tiles.b, q, keys, in.scale);
-    dotTile<T>(tiles.dlogits, tiles.a, tiles.b, dout, keyRows(in, rows, tile, in.v), A(1));
-    if (r < kTile) {
-      A *weights = tiles.row(tiles.weights), *dlogits = tiles.row(tiles.dlogits);
-      if (pass.stickBreaking) {
-        A* sigmoids = tiles.row(tiles.sigmoids);
-        const A product = StickGradient<T>::breakTile(rows, tile * kTile, weights, sigmoids);
-        stick.enter(rows, tile, (tile + 1) * kTile, product);
-        if (writer) state[2 * tile] = stick.stick();
-        if (writer) state[2 * tile + 1] = stick.prefix();
-        stick.apply(weights, dlogits, sigmoids);
-      } else {
-        softmaxRow(rows, tile * kTile, logSum, mean, weights, dlogits);
-      }
-      tiles.round();
-    }
+  Gradient gradient;
+  const int first = beginRows(pass, rows, gradient);
+  if (first <= rows.lastTile) {
+    loadPanels<kScoreThreads>(q, queryRows(in, rows, in.q), 0, 0, kPanels);
+    loadPanels<kScoreThreads>(dout, queryRows(in, rows, pass.dout), 0, 0, kPanels);
+    loadKeys(v, in.v, first);
+    loadKeys(k, in.k, first);
+  }
+  A sums[kFragments][4];
+  clear(sums);
+  for (int tile = first; tile <= rows.lastTile; ++tile) {
+    A scores[8][4], slopes[8][4];
+    clear(scores);
+    clear(slopes);
+    waitCopies<1>();
     syncThreads();
-    MF_UNROLL
-    for (int n = 0; n < kRowChunks<T>; ++n)
-      if (column + n * kTile < in.s.C)
-        multiplyShared<T, true>(sums[n], tiles.dlogitOperand, tiles.b, keys, column + n * kTile);
-  }
-  if (writer) {
-    state[2 * pass.tiles] = pass.stickBreaking ? stick.remainder() : mean;
-    state[2 * pass.tiles + 1] = static_cast<A>(first);
-  }
-  MF_UNROLL
-  for (int n = 0; n < kRowChunks<T>; ++n)
-    forChunk(sums[n], rows.count, column + n * kTile, in.s.C, [&](int64_t i, int64_t c, A value) {
-      pass.dq[in.rowOffset(rows.b, rows.h, rows.first + i) + c] = static_cast<T>(value * in.scale);
+    addScores<T>(slopes, dout, warpId() * 16, v, in.depth());
+    waitCopies<0>();
+    syncThreads();
+    loadKeys(v, in.v, tile + 1);
+    addScores<T>(scores, q, warpId() * 16, k, in.depth());
+    uint32_t seen[2];
+    rows.visible(tile, seen);
+    gradient.template apply<false, true>(scores, slopes, seen, in.log2Scale, [&](int half, A product) {
+      if constexpr (Gradient::kSticks) {
+        gradient.enter(rows, tile, half, product);
+        if (!rows.has(half) || laneId() % 4 != 0) return;
+        const int64_t at = pass.state.at(head, tile, rows.first + rows.rowOf(half));
+        pass.state.sticks[at] = gradient.stick(half);
+        pass.state.prefixes[at] = gradient.prefix(half);
+      }
     });
+    addValues<T>(sums, slopes, k, width);
+    syncThreads();
+    loadKeys(k, in.k, tile + 1);
+  }
+  waitCopies<0>();
+  endRows(pass, rows, gradient, first);
+  MF_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (!rows.has(half)) continue;
+    T* dq = pass.dq + in.rowOffset(rows.b, rows.h, rows.first + rows.rowOf(half));
+    MF_UNROLL
+    for (int j = 0; j < kFragments; ++j)
+      storePair(dq, 8 * j + laneId() % 4 * 2, width, in.aligned, sums[j][2 * half] * in.scale,
+                sums[j][2 * half + 1] * in.scale);
+  }
 }
 
-// Grid: key tiles, column chunks of dk and dv, heads.
-template <typename T>
+enum class Of { Keys, Values, Both };
+
+// Writes the scores of this warp's rows as an operand [64, 64].
+template <typename T, typename Tile>
+MF_DEVICE void storeScores(const Tile& tile, const Accumulate<T> (&scores)[8][4]) {
+  forScorePieces<T>(
+      scores, [&](int row, int key, const Pack16<T>& piece) { storeVector(&tile.at(row, key), piece); });
+}
+
+// Grid: key tiles of all heads.
+template <typename T, typename Gradient, int kPanels, Of kOf>
 MF_KERNEL void columnPassKernel(Backward<T> pass) {
   using A = Accumulate<T>;
+  constexpr int kFragments = kPanels * kPanel<T> / 8, kScorePanels = kKeyTile / kPanel<T>;
+  constexpr bool kKeys = kOf != Of::Values, kValues = kOf != Of::Keys;
   const AttentionInput<T>& in = pass.in;
   DynamicShared memory;
-  const BackwardTiles<T> tiles(memory);
-  const int64_t tile = blockId(), column = int64_t{blockIdY()} * kTile, blocks = ceilDiv(in.rows(), kTile);
-  const int r = threadId();
-  BlockProduct<T> dk, dv;
-  dk.clear();
-  dv.clear();
-  for (int64_t index = 0; index < blocks; ++index) {
-    const RowBlock<T> rows(in, blockIdZ(), index);
-    const int64_t first = static_cast<int64_t>(pass.state(rows, 0)[2 * pass.tiles + 1]);
-    if (tile > rows.lastTile || tile < first) continue;
-    const HeadRows<T> q = queryRows(in, rows, in.q), dout = queryRows(in, rows, pass.dout);
-    dotTile<T>(tiles.weights, tiles.a, tiles.b, q, keyRows(in, rows, tile, in.k), in.scale);
-    dotTile<T>(tiles.dlogits, tiles.a, tiles.b, dout, keyRows(in, rows, tile, in.v), A(1));
-    if (r < kTile) {
-      A *weights = tiles.row(tiles.weights), *dlogits = tiles.row(tiles.dlogits);
-      const bool owner = r < rows.count;
-      const A* state = pass.state(rows, r);
-      if (pass.stickBreaking) {
-        A* sigmoids = tiles.row(tiles.sigmoids);
-        StickGradient<T>::breakTile(rows, tile * kTile, weights, sigmoids);
-        StickGradient<T> stick;
-        stick.resume(owner ? state[2 * tile] : A(0), owner ? state[2 * tile + 1] : A(0));
-        stick.apply(weights, dlogits, sigmoids);
-      } else {
-        const int64_t offset = in.rowOffset(rows.b, rows.h, rows.first + r) / in.s.C;
-        softmaxRow(rows, tile * kTile, owner ? pass.rowState[offset] : A(0),
-                   owner ? state[2 * pass.tiles] : A(0), weights, dlogits);
-      }
-      tiles.round();
-    }
+  const PanelTile<T, kKeyTile> k(memory, kPanels), v(memory, kKeys ? kPanels : 0);
+  const PanelTile<T, kRowBlock> q(memory, kPanels), dout(memory, kPanels);
+  const PanelTile<T, kRowBlock> weights(memory, kValues ? kScorePanels : 0);
+  const PanelTile<T, kRowBlock> dlogits(memory, kKeys ? kScorePanels : 0);
+  const int64_t heads = in.heads(), head = blockId() % heads, b = head / in.s.H, h = head % in.s.H;
+  const int tile = static_cast<int>(blockId() / heads), width = static_cast<int>(in.s.C);
+  const int64_t blocks = pass.state.blocks;
+  // The first block at or after `index` one of whose rows may see the tile.
+  const auto nextBlock = [&](int64_t index) {
+    while (index < blocks && pass.state.firstTile(head, index) > tile) ++index;
+    return index;
+  };
+  const auto load = [&](const PanelTile<T, kRowBlock>& to, const T* data, int64_t index) {
+    if (index >= blocks) return;
+    const int64_t first = index * kRowBlock;
+    const HeadRows<T> from{data + in.rowOffset(b, h, first), in.stride(),
+                           minimum(int64_t{kRowBlock}, in.rows() - first), in.s.C, in.aligned};
+    loadPanels<kScoreThreads>(to, from, 0, 0, kPanels);
+  };
+
+  A dk[kKeys ? kFragments : 1][4], dv[kValues ? kFragments : 1][4];
+  clear(dk);
+  clear(dv);
+  int64_t index = nextBlock(firstBlock(in, tile));
+  if (index < blocks) {
+    loadPanels<kScoreThreads>(k, keyRows(in, b, h, tile, in.k), 0, 0, kPanels);
+    if (kKeys) loadPanels<kScoreThreads>(v, keyRows(in, b, h, tile, in.v), 0, 0, kPanels);
+    load(q, in.q, index);
+    load(dout, pass.dout, index);
+    commitCopies();
+  }
+  while (index < blocks) {
+    const RowBlock<T> rows(in, head, index);
+    const int64_t next = nextBlock(index + 1);
+    waitCopies<0>();
     syncThreads();
-    multiplyShared<T, false>(dv, tiles.weightOperand, tiles.b, dout, column);
-    multiplyShared<T, false>(dk, tiles.dlogitOperand, tiles.b, q, column);
+    A scores[8][4], slopes[8][4];
+    clear(scores);
+    clear(slopes);
+    addScores<T>(scores, q, warpId() * 16, k, in.depth());
+    if constexpr (kKeys) addScores<T>(slopes, dout, warpId() * 16, v, in.depth());
+    Gradient gradient;
+    MF_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const bool has = rows.has(half);
+      const int64_t row = rows.first + rows.rowOf(half);
+      if constexpr (Gradient::kSticks) {
+        const int64_t at = pass.state.at(head, tile, row);
+        gradient.resume(half, has ? pass.state.sticks[at] : A(0), has ? pass.state.prefixes[at] : A(0));
+      } else {
+        gradient.begin(half, has ? pass.rowState[in.rowOffset(b, h, row) / width] : A(0),
+                       has ? pass.state.rowValues[head * pass.state.rows + row] : A(0));
+      }
+    }
+    uint32_t seen[2];
+    rows.visible(tile, seen);
+    gradient.template apply<kValues, kKeys>(scores, slopes, seen, in.log2Scale, [](int, A) {});
+    if constexpr (kValues) storeScores<T>(weights, scores);
+    if constexpr (kKeys) storeScores<T>(dlogits, slopes);
+    syncThreads();
+    if (!kKeys) load(q, in.q, next);
+    if (!kValues) load(dout, pass.dout, next);
+    if constexpr (kValues) addTransposed<T>(dv, weights, warpId() * 16, dout, width);
+    if constexpr (kKeys) addTransposed<T>(dk, dlogits, warpId() * 16, q, width);
+    syncThreads();
+    if (kKeys) load(q, in.q, next);
+    if (kValues) load(dout, pass.dout, next);
+    commitCopies();
+    index = next;
   }
 
-  const int64_t b = blockIdZ() / in.s.H, h = blockIdZ() % in.s.H;
-  const int64_t keys = minimum(int64_t{kTile}, in.s.keyCapacity - tile * kTile);
-  forChunk(dk, keys, column, in.s.C, [&](int64_t j, int64_t c, A value) {
-    pass.dk[in.keyOffset(b, h, tile * kTile + j) + c] = static_cast<T>(value * in.scale);
-  });
-  forChunk(dv, keys, column, in.s.C, [&](int64_t j, int64_t c, A value) {
-    const int64_t key = tile * kTile + j, i = key - (in.s.Tk - in.s.Tq);
-    if (in.remainder && i >= 0 && i < in.s.Tq)  // the key is the own one of the K rows of its position
-      for (int64_t k = 0; k < in.s.K; ++k) {
-        const int64_t row = i * in.s.K + k;
-        const A* state = pass.workspace + (int64_t{blockIdZ()} * in.rows() + row) * (2 * pass.tiles + 2);
-        value += state[2 * pass.tiles] * static_cast<A>(pass.dout[in.rowOffset(b, h, row) + c]);
+  MF_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int64_t key = int64_t{tile} * kKeyTile + warpId() * 16 + laneId() / 4 + 8 * half;
+    if (key >= in.s.keyCapacity) continue;
+    const int64_t offset = in.keyOffset(b, h, key);
+    MF_UNROLL
+    for (int j = 0; j < kFragments; ++j) {
+      const int column = 8 * j + laneId() % 4 * 2;
+      if constexpr (kKeys)
+        storePair(pass.dk + offset, column, width, in.aligned, dk[j][2 * half] * in.scale,
+                  dk[j][2 * half + 1] * in.scale);
+      if constexpr (kValues) {
+        A pair[2] = {dv[j][2 * half], dv[j][2 * half + 1]};
+        for (int e = 0; in.remainder && e < 2; ++e)
+          if (column + e < width) pair[e] += remainderGradient(pass, head, key, column + e);
+        storePair(pass.dv + offset, column, width, in.aligned, pair[0], pair[1]);
       }
-    pass.dv[in.keyOffset(b, h, key) + c] = static_cast<T>(value);
+    }
+  }
+}
+
+template <typename T, typename Gradient, int kPanels, Of kOf>
+void columnPass(StreamHandle stream, const Backward<T>& pass) {
+  const AttentionShape& s = pass.in.s;
+  constexpr int kScorePanels = kKeyTile / kPanel<T>;
+  constexpr int kTiles = (kOf == Of::Values ? 3 : 4) * kPanels + (kOf == Of::Both ? 2 : 1) * kScorePanels;
+  launch(columnPassKernel<T, Gradient, kPanels, kOf>, {ceilDiv(s.keyCapacity, kKeyTile) * s.B * s.H},
+         kScoreThreads, PanelTile<T, kKeyTile>::bytes(kTiles), stream, pass);
+}
+
+template <typename T, typename Gradient>
+void backward(StreamHandle stream, const Backward<T>& pass) {
+  const AttentionShape& s = pass.in.s;
+  dispatchPanels<T>(s, [&]<int kPanels>() {
+    launch(rowPassKernel<T, Gradient, kPanels>, {pass.state.blocks * s.B * s.H}, kScoreThreads,
+           PanelTile<T, kKeyTile>::bytes(4 * kPanels), stream, pass);
+    if constexpr (kPanels == 1 && sizeof(T) < 8) {
+      columnPass<T, Gradient, kPanels, Of::Both>(stream, pass);
+    } else {
+      columnPass<T, Gradient, kPanels, Of::Values>(stream, pass);
+      columnPass<T, Gradient, kPanels, Of::Keys>(stream, pass);
+    }
   });
 }
 
 }  // namespace
 
-int64_t CudaBackend::attentionWorkspace(const AttentionShape& s, DType) const {
-  return s.B * s.H * s.Tq * s.K * stateElements(s.Tk);
+int64_t CudaBackend::attentionWorkspace(const AttentionShape& s, DType dtype) const {
+  int64_t elements = 0;
+  dispatchFloat(dtype,
+                [&]<typename T>() { elements = BackwardState<Accumulate<T>>::elements(s, isWide<T>(s)); });
+  return elements;
 }
 
 void CudaBackend::attentionBackward(const AttentionBackwardArgs& args) {
-  const AttentionShape& s = args.shape;
   dispatchFloat(args.q.dtype, [&]<typename T>() {
-    using A = Accumulate<T>;
-    Backward<T> pass{attentionInput<T>(args, args.v),
-                     args.out.as<T>(),
-                     args.dout.as<T>(),
-                     args.rowState.as<A>(),
-                     args.live.as<int32_t>(),
-                     args.dq.as<T>(),
-                     args.dk.as<T>(),
-                     args.dv.as<T>(),
-                     args.workspace.as<A>(),
-                     ceilDiv(s.Tk, kTile),
-                     args.kind == AttentionKind::StickBreaking};
-    pass.in.remainder = args.remainder;
-    pass.in.aligned = pass.in.aligned && isAligned<T>(args.dout.data, s.C);
-    const size_t shared = BackwardTiles<T>::bytes();
-    launch(rowPassKernel<T>, {ceilDiv(s.Tq * s.K, kTile), ceilDiv(s.C, kRowChunks<T> * kTile), s.B * s.H},
-           kProductThreads, shared, stream_, pass);
-    launch(columnPassKernel<T>, {ceilDiv(s.keyCapacity, kTile), ceilDiv(s.C, kTile), s.B * s.H},
-           kProductThreads, shared, stream_, pass);
+    if (isWide<T>(args.shape)) {
+      wideAttentionBackward(stream_, args, [&](size_t bytes) { return scratch(bytes); });
+      return;
+    }
+    const Backward<T> pass = backwardOf<T>(args);
+    if (args.kind == AttentionKind::StickBreaking)
+      backward<T, StickGradient<T>>(stream_, pass);
+    else
+      backward<T, SoftmaxGradient<T>>(stream_, pass);
   });
 }
 

@@ -28,6 +28,8 @@ std::string describe(const Fault& f) {
       return "logits of row " + position + " are all -infinity, no token is possible";
     case FaultKind::History:
       return "history holds " + value + ", expected -1 (padding) or " + range;
+    case FaultKind::CacheRow:
+      return "the first row is " + value + ", expected " + range;
     case FaultKind::None:
       break;
   }
@@ -75,6 +77,31 @@ void CudaBackend::raiseFault() {
 #ifdef MF_CUDA_EMULATED
   throwFault();
 #endif
+}
+
+namespace {
+struct CapturedProgram {
+  std::shared_ptr<Graph> graph;
+  const void* scratch = nullptr;  // of the backend, where the graph's kernels expect it
+};
+}  // namespace
+
+// The first run is an ordinary one, in which scratch grows to what the program needs: no memory can be
+// allocated while a graph is captured.
+void CudaBackend::replay(std::shared_ptr<void>& captured, const std::function<void()>& run) {
+  if (!captured) {
+    captured = std::make_shared<CapturedProgram>();
+    return run();
+  }
+  auto& program = *static_cast<CapturedProgram*>(captured.get());
+  if (!program.graph || program.scratch != scratch_) {
+    beginCapture(stream_);
+    run();
+    program.graph = endCapture(stream_);
+    program.scratch = scratch_;
+  }
+  program.graph->launch(stream_);
+  raiseFault();
 }
 
 void* CudaBackend::scratch(size_t bytes) {

@@ -1,6 +1,7 @@
 // A token's output is the gated sum of its K rows, added in the order of its slots.
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
+#include "cuda/map.cuh"
+#include "cuda/row_cache.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -12,14 +13,21 @@ struct Combine {
   const A* gates;
   T* out;
   int64_t K, D;
+  template <int kWidth>
   MF_DEVICE void operator()(int64_t i) const {
     const int64_t n = i / D, d = i % D;
-    A sum = A(0);
+    A sums[kWidth] = {};
     for (int64_t k = 0; k < K; ++k) {
       const int64_t row = n * K + k;
-      sum += (gates ? gates[row] : A(1)) * static_cast<A>(y[row * D + d]);
+      const A gate = gates ? gates[row] : A(1);
+      const auto own = loadPack<kWidth>(y + row * D + d);
+      MF_UNROLL
+      for (int e = 0; e < kWidth; ++e) sums[e] += gate * static_cast<A>(own.elements[e]);
     }
-    out[i] = static_cast<T>(sum);
+    Pack<T, kWidth> to;
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e) to.elements[e] = static_cast<T>(sums[e]);
+    storeVector(out + i, to);
   }
 };
 
@@ -41,15 +49,30 @@ struct CombineBackward {
         rowSum<A>(D, [&](int64_t d) { return static_cast<A>(gradient[d]) * static_cast<A>(y[row * D + d]); });
     if (threadId() == 0) dgates[row] = dot;
   }
+  MF_DEVICE void cached(int64_t row) const {
+    RowCache<T> gradient(dout + row / K * D, D);
+    if (dgates) {
+      RowCache<T> own(y + row * D, D);
+      const A dot = gradient.sumWith(own, [](A g, A value) { return g * value; });
+      if (threadId() == 0) dgates[row] = dot;
+    }
+    if (!dy) return;
+    const A gate = gates ? gates[row] : A(1);
+    gradient.forEach([&](int64_t, A& g) { g = gate * g; });
+    gradient.store(dy + row * D);
+  }
 };
 
 }  // namespace
 
 void CudaBackend::combine(const CombineArgs& args) {
   dispatchFloat(args.y.dtype, [&]<typename T>() {
-    forElements(stream_, args.out.numel(),
-                Combine<T>{args.y.as<T>(), args.gates.as<Accumulate<T>>(), args.out.as<T>(), args.topK,
-                           args.out.size(1)});
+    const int64_t D = args.out.size(1);
+    const bool aligned =
+        D % kVector<T> == 0 && isVectorAligned(args.y.data) && isVectorAligned(args.out.data);
+    mapElements<kVector<T>>(
+        stream_, args.out.numel(), aligned,
+        Combine<T>{args.y.as<T>(), args.gates.as<Accumulate<T>>(), args.out.as<T>(), args.topK, D});
   });
 }
 
@@ -57,9 +80,11 @@ void CudaBackend::combineBackward(const CombineBackwardArgs& args) {
   const int64_t D = args.dout.size(1);
   dispatchFloat(args.dout.dtype, [&]<typename T>() {
     using A = Accumulate<T>;
-    forRows(stream_, args.dout.size(0) * args.topK, D,
-            CombineBackward<T>{args.dout.as<T>(), args.y.as<T>(), args.gates.as<A>(), args.dy.as<T>(),
-                               args.dgates.as<A>(), args.topK, D});
+    const bool aligned =
+        isVectorAligned(args.dout.data) && isVectorAligned(args.y.data) && isVectorAligned(args.dy.data);
+    forCachedRows<T>(stream_, args.dout.size(0) * args.topK, D, aligned,
+                     CombineBackward<T>{args.dout.as<T>(), args.y.as<T>(), args.gates.as<A>(),
+                                        args.dy.as<T>(), args.dgates.as<A>(), args.topK, D});
   });
 }
 

@@ -7,7 +7,7 @@
 //   MF_DEVICE void f()                                                   a function of a kernel
 //   MF_SHARED(float, sums, 32);  DynamicShared memory; memory.take<T>(n) shared memory, as SharedSpan<T>
 //   threadId() blockId() blockIdY() blockIdZ() blockThreads() gridBlocks(), blocks being one-dimensional
-//   syncThreads() syncWarp() shuffle() shuffleXor() shuffleUp() ballot()  by whole warps only
+//   syncThreads() syncThreadsOr() syncWarp() shuffle() shuffleXor() shuffleUp() ballot()  by whole warps only
 #include <cmath>
 #include <cstdint>
 

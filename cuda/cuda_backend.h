@@ -17,6 +17,7 @@ class CudaBackend final : public Backend {
   void write(void* device, const void* host, size_t bytes) override;
   void read(void* host, const void* device, size_t bytes) override;
   void synchronize() override;
+  void replay(std::shared_ptr<void>& captured, const std::function<void()>& run) override;
 
   void copy(const CopyArgs&) override;
   void fill(const FillArgs&) override;
@@ -25,6 +26,7 @@ class CudaBackend final : public Backend {
   void unaryBackward(const UnaryBackwardArgs&) override;
   void binary(const BinaryArgs&) override;
   void affine(const AffineArgs&) override;
+  void increment(const IncrementArgs&) override;
   void accumulate(const AccumulateArgs&) override;
   void sum(const SumArgs&) override;
   void expand(const ExpandArgs&) override;

@@ -22,6 +22,21 @@ class DeviceMemory final : public MemorySource {
   void release(void* data, size_t) override { cudaFree(data); }
 };
 
+class ExecutableGraph final : public Graph {
+ public:
+  explicit ExecutableGraph(cudaGraphExec_t graph) : graph_(graph) {}
+  ExecutableGraph(const ExecutableGraph&) = delete;
+  ExecutableGraph& operator=(const ExecutableGraph&) = delete;
+  ~ExecutableGraph() override {
+    cudaDeviceSynchronize();  // it may be running
+    cudaGraphExecDestroy(graph_);
+  }
+  void launch(StreamHandle stream) override { check(cudaGraphLaunch(graph_, stream), "launching a graph"); }
+
+ private:
+  cudaGraphExec_t graph_;
+};
+
 }  // namespace
 
 std::string reasonUnavailable() {
@@ -96,6 +111,20 @@ void copyToHost(StreamHandle stream, void* host, const void* device, size_t byte
 
 void fillBytes(StreamHandle stream, void* device, int value, size_t bytes) {
   check(cudaMemsetAsync(device, value, bytes, stream), "fill");
+}
+
+void beginCapture(StreamHandle stream) {
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a graph");
+}
+
+std::shared_ptr<Graph> endCapture(StreamHandle stream) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(stream, &graph), "capturing a graph");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiateWithFlags(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "instantiating a graph");
+  return std::make_shared<ExecutableGraph>(executable);
 }
 
 }  // namespace mf::cuda

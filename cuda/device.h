@@ -1,6 +1,7 @@
 #pragma once
 // What the backend asks of the CUDA runtime. device.cu answers with it, emulation/device.cc without.
 #include <cstddef>
+#include <memory>
 #include <string>
 
 #include "core/allocator.h"
@@ -27,5 +28,15 @@ MemorySource& deviceMemory();
 void copyToDevice(StreamHandle stream, void* device, const void* host, size_t bytes);
 void copyToHost(StreamHandle stream, void* host, const void* device, size_t bytes);
 void fillBytes(StreamHandle stream, void* device, int value, size_t bytes);
+
+// Kernels and fills that are enqueued between beginCapture and endCapture do not run; each launch of the
+// graph enqueues all of them at once.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void launch(StreamHandle stream) = 0;
+};
+void beginCapture(StreamHandle stream);
+std::shared_ptr<Graph> endCapture(StreamHandle stream);
 
 }  // namespace mf::cuda

@@ -1,7 +1,7 @@
 #include <type_traits>
 
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
+#include "cuda/map.cuh"
 #include "cuda/unary.cuh"
 
 namespace mf::cuda {
@@ -43,87 +43,93 @@ MF_HOST_DEVICE inline To convert(From from) {
   }
 }
 
-template <typename From, typename To>
+template <typename To>
 struct Convert {
-  const From* in;
-  To* out;
-  MF_DEVICE void operator()(int64_t i) const { out[i] = convert<To>(in[i]); }
+  template <typename From>
+  MF_DEVICE To operator()(From x) const {
+    return convert<To>(x);
+  }
 };
 
 template <typename T>
 struct Fill {
   T* out;
   T value;
-  MF_DEVICE void operator()(int64_t i) const { out[i] = value; }
+  template <int kWidth>
+  MF_DEVICE void operator()(int64_t i) const {
+    Pack<T, kWidth> to;
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e) to.elements[e] = value;
+    storeVector(out + i, to);
+  }
 };
 
 template <typename T>
 struct Unary {
   UnaryKind kind;
-  const T* x;
-  T* out;
-  MF_DEVICE void operator()(int64_t i) const {
-    out[i] = static_cast<T>(unaryValue(kind, static_cast<Accumulate<T>>(x[i])));
+  MF_DEVICE T operator()(T x) const {
+    return static_cast<T>(unaryValue(kind, static_cast<Accumulate<T>>(x)));
   }
 };
 
 template <typename T>
 struct UnaryBackward {
   UnaryKind kind;
-  const T *x, *dy;
-  T* dx;
-  MF_DEVICE void operator()(int64_t i) const {
+  MF_DEVICE T operator()(T x, T dy) const {
     using A = Accumulate<T>;
-    dx[i] = static_cast<T>(static_cast<A>(dy[i]) * unaryGrad(kind, static_cast<A>(x[i])));
+    return static_cast<T>(static_cast<A>(dy) * unaryGrad(kind, static_cast<A>(x)));
   }
 };
 
 template <typename T>
 struct Binary {
   BinaryKind kind;
+  MF_DEVICE T operator()(T a, T b) const {
+    using A = Accumulate<T>;
+    const A left = static_cast<A>(a), right = static_cast<A>(b);
+    switch (kind) {
+      case BinaryKind::Add:
+        return static_cast<T>(left + right);
+      case BinaryKind::Sub:
+        return static_cast<T>(left - right);
+      case BinaryKind::Mul:
+        return static_cast<T>(left * right);
+      case BinaryKind::Div:
+        break;
+    }
+    return static_cast<T>(left / right);
+  }
+};
+
+// b is repeated along a.
+template <typename T>
+struct BinaryRepeated {
+  Binary<T> f;
   const T *a, *b;
   T* out;
   int64_t period;
+  template <int kWidth>
   MF_DEVICE void operator()(int64_t i) const {
-    using A = Accumulate<T>;
-    const A left = static_cast<A>(a[i]), right = static_cast<A>(b[i % period]);
-    A value = A(0);
-    switch (kind) {
-      case BinaryKind::Add:
-        value = left + right;
-        break;
-      case BinaryKind::Sub:
-        value = left - right;
-        break;
-      case BinaryKind::Mul:
-        value = left * right;
-        break;
-      case BinaryKind::Div:
-        value = left / right;
-        break;
-    }
-    out[i] = static_cast<T>(value);
+    Map2<T, T, T, Binary<T>>{a + i, b + i % period, out + i, f}.template operator()<kWidth>(0);
   }
 };
 
 template <typename T>
 struct Affine {
-  const T* x;
-  T* out;
   Accumulate<T> alpha, beta;
-  MF_DEVICE void operator()(int64_t i) const {
-    out[i] = static_cast<T>(alpha * static_cast<Accumulate<T>>(x[i]) + beta);
-  }
+  MF_DEVICE T operator()(T x) const { return static_cast<T>(alpha * static_cast<Accumulate<T>>(x) + beta); }
+};
+
+struct Increment {
+  MF_DEVICE int32_t operator()(int32_t x) const { return x + 1; }
 };
 
 template <typename X, typename Y>
 struct AddScaled {
   using A = std::conditional_t<std::is_same_v<X, double> || std::is_same_v<Y, double>, double, float>;
-  const X* x;
-  Y* y;
   A alpha;
-  MF_DEVICE void operator()(int64_t i) const {
-    y[i] = static_cast<Y>(static_cast<A>(y[i]) + alpha * static_cast<A>(x[i]));
+  MF_DEVICE Y operator()(X x, Y y) const {
+    return static_cast<Y>(static_cast<A>(y) + alpha * static_cast<A>(x));
   }
 };
 
@@ -132,52 +138,63 @@ struct AddScaled {
 void CudaBackend::copy(const CopyArgs& args) {
   dispatchAny(args.in.dtype, [&]<typename From>() {
     dispatchAny(args.out.dtype, [&]<typename To>() {
-      forElements(stream_, args.out.numel(), Convert<From, To>{args.in.as<From>(), args.out.as<To>()});
+      map(stream_, args.out.numel(), args.in.as<From>(), args.out.as<To>(), Convert<To>{});
     });
   });
 }
 
 void CudaBackend::fill(const FillArgs& args) {
   dispatchAny(args.out.dtype, [&]<typename T>() {
-    forElements(stream_, args.out.numel(), Fill<T>{args.out.as<T>(), convert<T>(args.value)});
+    mapElements<kVector<T>>(stream_, args.out.numel(), isVectorAligned(args.out.data),
+                            Fill<T>{args.out.as<T>(), convert<T>(args.value)});
   });
 }
 
 void CudaBackend::unary(const UnaryArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
-    forElements(stream_, args.x.numel(), Unary<T>{args.kind, args.x.as<T>(), args.out.as<T>()});
+    map(stream_, args.x.numel(), args.x.as<T>(), args.out.as<T>(), Unary<T>{args.kind});
   });
 }
 
 void CudaBackend::unaryBackward(const UnaryBackwardArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
-    forElements(stream_, args.x.numel(),
-                UnaryBackward<T>{args.kind, args.x.as<T>(), args.dy.as<T>(), args.dx.as<T>()});
+    map(stream_, args.x.numel(), args.x.as<T>(), args.dy.as<T>(), args.dx.as<T>(),
+        UnaryBackward<T>{args.kind});
   });
 }
 
 void CudaBackend::binary(const BinaryArgs& args) {
+  const int64_t n = args.a.numel(), period = args.b.numel();
   dispatchFloat(args.a.dtype, [&]<typename T>() {
-    forElements(stream_, args.a.numel(),
-                Binary<T>{args.kind, args.a.as<T>(), args.b.as<T>(), args.out.as<T>(), args.b.numel()});
+    const T *a = args.a.as<T>(), *b = args.b.as<T>();
+    T* out = args.out.as<T>();
+    const Binary<T> f{args.kind};
+    if (period == n) return map(stream_, n, a, b, out, f);
+    const bool aligned =
+        isVectorAligned(a) && isVectorAligned(b) && isVectorAligned(out) && period % kVector<T> == 0;
+    mapElements<kVector<T>>(stream_, n, aligned, BinaryRepeated<T>{f, a, b, out, period});
   });
 }
 
 void CudaBackend::affine(const AffineArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
     using A = Accumulate<T>;
-    forElements(
-        stream_, args.x.numel(),
-        Affine<T>{args.x.as<T>(), args.out.as<T>(), static_cast<A>(args.alpha), static_cast<A>(args.beta)});
+    map(stream_, args.x.numel(), args.x.as<T>(), args.out.as<T>(),
+        Affine<T>{static_cast<A>(args.alpha), static_cast<A>(args.beta)});
   });
+}
+
+void CudaBackend::increment(const IncrementArgs& args) {
+  int32_t* x = args.x.as<int32_t>();
+  map(stream_, args.x.numel(), x, x, Increment{});
 }
 
 void CudaBackend::accumulate(const AccumulateArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename X>() {
     dispatchFloat(args.y.dtype, [&]<typename Y>() {
       using Sum = AddScaled<X, Y>;
-      forElements(stream_, args.y.numel(),
-                  Sum{args.x.as<X>(), args.y.as<Y>(), static_cast<typename Sum::A>(args.alpha)});
+      Y* y = args.y.as<Y>();
+      map(stream_, args.y.numel(), args.x.as<X>(), y, y, Sum{static_cast<typename Sum::A>(args.alpha)});
     });
   });
 }

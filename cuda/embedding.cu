@@ -1,6 +1,6 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/fault.cuh"
-#include "cuda/parallel.cuh"
+#include "cuda/map.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -14,11 +14,17 @@ struct Lookup {
   T* out;
   int64_t V, D;
   Fault* fault;
-  MF_DEVICE void operator()(int64_t n) const {
-    const int64_t id = ids[n];
+  template <int kWidth>
+  MF_DEVICE void operator()(int64_t i) const {
+    const int64_t n = i / D, column = i % D, id = ids[n];
     const bool legal = id >= 0 && id < V;
-    if (!legal && threadId() == 0) report(fault, FaultKind::Id, n, id, V);
-    forRow(D, [&](int64_t i) { out[n * D + i] = legal ? weight[id * D + i] : static_cast<T>(NAN); });
+    if (!legal && column == 0) report(fault, FaultKind::Id, n, id, V);
+    Pack<T, kWidth> row;
+    if (legal) row = loadPack<kWidth>(weight + id * D + column);
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e)
+      if (!legal) row.elements[e] = static_cast<T>(NAN);
+    storeVector(out + i, row);
   }
 };
 
@@ -60,8 +66,11 @@ void CudaBackend::embedding(const EmbeddingArgs& args) {
   const int64_t V = args.weight.size(0), D = args.weight.size(1);
   dispatchFloat(args.weight.dtype, [&]<typename T>() {
     dispatchInteger(args.ids.dtype, [&]<typename I>() {
-      forRows(stream_, args.ids.numel(), D,
-              Lookup<T, I>{args.weight.as<T>(), args.ids.as<I>(), args.out.as<T>(), V, D, fault_});
+      const bool aligned =
+          D % kVector<T> == 0 && isVectorAligned(args.weight.data) && isVectorAligned(args.out.data);
+      mapElements<kVector<T>>(
+          stream_, args.out.numel(), aligned,
+          Lookup<T, I>{args.weight.as<T>(), args.ids.as<I>(), args.out.as<T>(), V, D, fault_});
     });
   });
   raiseFault();

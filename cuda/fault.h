@@ -14,7 +14,8 @@ enum class FaultKind : int {
   Order,      // a plan's order[position] is `value`, limit R
   LogitsNaN,  // sample: row `position`
   NoToken,    // sample: row `position`
-  History     // sample: `value`, limit V
+  History,    // sample: `value`, limit V
+  CacheRow    // cacheAppend: first row `value`, limit: rows that may be the first
 };
 
 struct Fault {

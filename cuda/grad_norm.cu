@@ -10,10 +10,16 @@ template <typename T>
 struct SumOfSquares {
   double* partial;
   MF_DEVICE void operator()(T* x, int64_t begin, int64_t end, int64_t block) const {
-    const double sum = rowSum<double>(end - begin, [&](int64_t i) {
-      const double value = static_cast<double>(static_cast<Accumulate<T>>(x[begin + i]));
-      return value * value;
+    double own = 0;
+    forBlockPacks<kVector<T>>(begin, end, isVectorAligned(x), [&]<int kWidth>(int64_t i) {
+      const auto pack = loadPack<kWidth>(x + i);
+      MF_UNROLL
+      for (int e = 0; e < kWidth; ++e) {
+        const double value = static_cast<double>(static_cast<Accumulate<T>>(pack.elements[e]));
+        own += value * value;
+      }
     });
+    const double sum = blockReduce(own, Add{});
     if (threadId() == 0) partial[block] = sum;
   }
 };
@@ -43,7 +49,13 @@ struct Clip {
     const double total = static_cast<double>(*norm), factor = maxNorm / (total + 1e-6);
     if (!(total - total == 0) || !(factor < 1)) return;
     const A by = static_cast<A>(factor);
-    forRow(end - begin, [&](int64_t i) { x[begin + i] = static_cast<T>(static_cast<A>(x[begin + i]) * by); });
+    forBlockPacks<kVector<T>>(begin, end, isVectorAligned(x), [&]<int kWidth>(int64_t i) {
+      auto pack = loadPack<kWidth>(x + i);
+      MF_UNROLL
+      for (int e = 0; e < kWidth; ++e)
+        pack.elements[e] = static_cast<T>(static_cast<A>(pack.elements[e]) * by);
+      storeVector(x + i, pack);
+    });
   }
 };
 

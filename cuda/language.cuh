@@ -38,6 +38,10 @@ MF_DEVICE int gridBlocks() {
 MF_DEVICE void syncThreads() {
   __syncthreads();
 }
+// Whether the flag of any thread is set.
+MF_DEVICE bool syncThreadsOr(bool flag) {
+  return __syncthreads_or(flag) != 0;
+}
 MF_DEVICE void syncWarp() {
   __syncwarp();
 }

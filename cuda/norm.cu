@@ -1,5 +1,5 @@
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
+#include "cuda/row_cache.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -34,6 +34,23 @@ struct Norm {
           static_cast<T>((static_cast<A>(row[i]) - centre) * scale * static_cast<A>(weight[i]) + shift);
     });
   }
+  MF_DEVICE void cached(int64_t n) const {
+    RowCache<T> row(x + n * D, D);
+    A centre = A(0);
+    if (centred) centre = row.sum([](A value) { return value; }) / static_cast<A>(D);
+    const A variance =
+        row.sum([&](A value) { return (value - centre) * (value - centre); }) / static_cast<A>(D);
+    const A scale = A(1) / std::sqrt(variance + eps);
+    if (threadId() == 0) {
+      if (centred) mean[n] = centre;
+      rstd[n] = scale;
+    }
+    row.forEach([&](int64_t i, A& value) {
+      const A shift = bias ? static_cast<A>(bias[i]) : A(0);
+      value = (value - centre) * scale * static_cast<A>(weight[i]) + shift;
+    });
+    row.store(out + n * D);
+  }
 };
 
 // With g = dy * weight and h the normalised row, dx = rstd * (g - mean(g) - h * mean(g h)); RMSNorm has no
@@ -53,6 +70,21 @@ struct NormInputGrad {
     const A meanG = centred ? rowSum<A>(D, g) / static_cast<A>(D) : A(0);
     const A meanGH = rowSum<A>(D, [&](int64_t i) { return g(i) * h(i); }) / static_cast<A>(D);
     forRow(D, [&](int64_t i) { dx[n * D + i] = static_cast<T>(scale * (g(i) - meanG - h(i) * meanGH)); });
+  }
+  MF_DEVICE void cached(int64_t n) const {
+    const A centre = centred ? mean[n] : A(0), scale = rstd[n];
+    RowCache<T> h(x + n * D, D), g(dy + n * D, D);
+    h.forEachWith(g, [&](int64_t i, A& normalised, A& gradient) {
+      normalised = (normalised - centre) * scale;
+      gradient *= static_cast<A>(weight[i]);
+    });
+    const A meanG = centred ? g.sum([](A value) { return value; }) / static_cast<A>(D) : A(0);
+    const A meanGH =
+        g.sumWith(h, [](A gradient, A normalised) { return gradient * normalised; }) / static_cast<A>(D);
+    g.forEachWith(h, [&](int64_t, A& gradient, A normalised) {
+      gradient = scale * (gradient - meanG - normalised * meanGH);
+    });
+    g.store(dx + n * D);
   }
 };
 
@@ -100,9 +132,11 @@ void CudaBackend::norm(const NormArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
     using A = Accumulate<T>;
     const int64_t D = args.weight.numel();
-    forRows(stream_, args.rstd.numel(), D,
-            Norm<T>{args.kind == NormKind::LayerNorm, args.x.as<T>(), args.weight.as<T>(), args.bias.as<T>(),
-                    args.out.as<T>(), args.mean.as<A>(), args.rstd.as<A>(), D, static_cast<A>(args.eps)});
+    const bool aligned = isVectorAligned(args.x.data) && isVectorAligned(args.out.data);
+    forCachedRows<T>(
+        stream_, args.rstd.numel(), D, aligned,
+        Norm<T>{args.kind == NormKind::LayerNorm, args.x.as<T>(), args.weight.as<T>(), args.bias.as<T>(),
+                args.out.as<T>(), args.mean.as<A>(), args.rstd.as<A>(), D, static_cast<A>(args.eps)});
   });
 }
 
@@ -113,9 +147,10 @@ void CudaBackend::normBackward(const NormBackwardArgs& args) {
     const T *x = args.x.as<T>(), *dy = args.dy.as<T>();
     const A *mean = args.mean.as<A>(), *rstd = args.rstd.as<A>();
     A* partial = args.partial.as<A>();
-    forRows(stream_, N, D,
-            NormInputGrad<T>{args.kind == NormKind::LayerNorm, x, args.weight.as<T>(), dy, mean, rstd,
-                             args.dx.as<T>(), D});
+    const bool aligned = isVectorAligned(x) && isVectorAligned(dy) && isVectorAligned(args.dx.data);
+    forCachedRows<T>(stream_, N, D, aligned,
+                     NormInputGrad<T>{args.kind == NormKind::LayerNorm, x, args.weight.as<T>(), dy, mean,
+                                      rstd, args.dx.as<T>(), D});
     forElements(stream_, groups * D,
                 NormWeightGrad<T>{x, dy, mean, rstd, partial, N, D, groups == 0 ? 0 : ceilDiv(N, groups)});
     forElements(stream_, D, SumGroups<T>{partial, args.dweight.as<T>(), args.dbias.as<T>(), groups, D});

@@ -1,5 +1,6 @@
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
+#include "cuda/map.cuh"
+#include "cuda/row_cache.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -61,7 +62,26 @@ struct Expand {
   const T* in;
   T* out;
   int64_t inner, tail;
-  MF_DEVICE void operator()(int64_t i) const { out[i] = in[i / tail / inner * tail + i % tail]; }
+  template <int kWidth>
+  MF_DEVICE void operator()(int64_t i) const {
+    storeVector(out + i, loadPack<kWidth>(in + i / tail / inner * tail + i % tail));
+  }
+};
+
+// The same for rows of equal elements.
+template <typename T>
+struct ExpandScalars {
+  const T* in;
+  T* out;
+  int64_t inner;
+  template <int kWidth>
+  MF_DEVICE void operator()(int64_t i) const {
+    Pack<T, kWidth> to;
+    const T value = in[i / inner];
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e) to.elements[e] = value;
+    storeVector(out + i, to);
+  }
 };
 
 template <typename T>
@@ -70,8 +90,15 @@ struct MulRows {
   const Accumulate<T>* s;
   T* out;
   int64_t width;
+  template <int kWidth>
   MF_DEVICE void operator()(int64_t i) const {
-    out[i] = static_cast<T>(static_cast<Accumulate<T>>(x[i]) * s[i / width]);
+    const auto from = loadPack<kWidth>(x + i);
+    const Accumulate<T> factor = s[i / width];
+    Pack<T, kWidth> to;
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e)
+      to.elements[e] = static_cast<T>(static_cast<Accumulate<T>>(from.elements[e]) * factor);
+    storeVector(out + i, to);
   }
 };
 
@@ -85,6 +112,12 @@ struct RowDot {
     const T *left = a + row * width, *right = b + row * width;
     const A sum =
         rowSum<A>(width, [&](int64_t i) { return static_cast<A>(left[i]) * static_cast<A>(right[i]); });
+    if (threadId() == 0) out[row] = sum;
+  }
+  MF_DEVICE void cached(int64_t row) const {
+    using A = Accumulate<T>;
+    RowCache<T> left(a + row * width, width), right(b + row * width, width);
+    const A sum = left.sumWith(right, [](A x, A y) { return x * y; });
     if (threadId() == 0) out[row] = sum;
   }
 };
@@ -115,8 +148,14 @@ void CudaBackend::sum(const SumArgs& args) {
 
 void CudaBackend::expand(const ExpandArgs& args) {
   dispatchFloat(args.in.dtype, [&]<typename T>() {
-    forElements(stream_, args.outer * args.inner * args.tail,
-                Expand<T>{args.in.as<T>(), args.out.as<T>(), args.inner, args.tail});
+    const T* in = args.in.as<T>();
+    T* out = args.out.as<T>();
+    const int64_t n = args.outer * args.inner * args.tail, run = args.tail == 1 ? args.inner : args.tail;
+    const bool aligned = isVectorAligned(in) && isVectorAligned(out) && run % kVector<T> == 0;
+    if (args.tail == 1)
+      mapElements<kVector<T>>(stream_, n, aligned, ExpandScalars<T>{in, out, args.inner});
+    else
+      mapElements<kVector<T>>(stream_, n, aligned, Expand<T>{in, out, args.inner, args.tail});
   });
 }
 
@@ -124,16 +163,20 @@ void CudaBackend::mulRows(const MulRowsArgs& args) {
   const int64_t rows = args.s.numel(), n = args.x.numel();
   if (n == 0) return;
   dispatchFloat(args.x.dtype, [&]<typename T>() {
-    forElements(stream_, n,
-                MulRows<T>{args.x.as<T>(), args.s.as<Accumulate<T>>(), args.out.as<T>(), n / rows});
+    const bool aligned =
+        isVectorAligned(args.x.data) && isVectorAligned(args.out.data) && n / rows % kVector<T> == 0;
+    mapElements<kVector<T>>(
+        stream_, n, aligned,
+        MulRows<T>{args.x.as<T>(), args.s.as<Accumulate<T>>(), args.out.as<T>(), n / rows});
   });
 }
 
 void CudaBackend::rowDot(const RowDotArgs& args) {
   const int64_t rows = args.out.numel(), width = rows == 0 ? 0 : args.a.numel() / rows;
   dispatchFloat(args.a.dtype, [&]<typename T>() {
-    forRows(stream_, rows, width,
-            RowDot<T>{args.a.as<T>(), args.b.as<T>(), args.out.as<Accumulate<T>>(), width});
+    const bool aligned = isVectorAligned(args.a.data) && isVectorAligned(args.b.data);
+    forCachedRows<T>(stream_, rows, width, aligned,
+                     RowDot<T>{args.a.as<T>(), args.b.as<T>(), args.out.as<Accumulate<T>>(), width});
   });
 }
 

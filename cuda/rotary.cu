@@ -15,18 +15,23 @@ struct Rotary {
   double base;
   bool inverse;
 
-  // element: of [N, H, C]; the first half's channels write both of a pair.
-  MF_DEVICE void operator()(int64_t element) const {
-    const int64_t c = element % C;
-    if (c >= 2 * half) out[element] = x[element];
-    if (c >= half) return;
-    const double position = positions[element / C / H];
-    const double angle = position * std::pow(base, -static_cast<double>(c) / static_cast<double>(half));
+  // index: of [N, C - half]: a pair of channels, or one that stays, in all heads.
+  MF_DEVICE void operator()(int64_t index) const {
+    const int64_t n = index / (C - half), c = index % (C - half);
+    const int64_t first = n * H * C + c;
+    if (c >= half) {
+      for (int64_t h = 0; h < H; ++h) out[first + half + h * C] = x[first + half + h * C];
+      return;
+    }
+    const double angle = positions[n] * std::pow(base, -static_cast<double>(c) / static_cast<double>(half));
     const A cosine = static_cast<A>(std::cos(angle));
     const A sine = static_cast<A>(inverse ? -std::sin(angle) : std::sin(angle));
-    const A first = static_cast<A>(x[element]), second = static_cast<A>(x[element + half]);
-    out[element] = static_cast<T>(first * cosine - second * sine);
-    out[element + half] = static_cast<T>(second * cosine + first * sine);
+    for (int64_t h = 0; h < H; ++h) {
+      const int64_t at = first + h * C;
+      const A left = static_cast<A>(x[at]), right = static_cast<A>(x[at + half]);
+      out[at] = static_cast<T>(left * cosine - right * sine);
+      out[at + half] = static_cast<T>(right * cosine + left * sine);
+    }
   }
 };
 
@@ -34,9 +39,10 @@ struct Rotary {
 
 void CudaBackend::rotary(const RotaryArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
-    forElements(stream_, args.x.numel(),
-                Rotary<T>{args.x.as<T>(), args.positions.as<int32_t>(), args.out.as<T>(), args.x.size(2),
-                          args.x.size(3), args.rotaryDim / 2, args.base, args.inverse});
+    const int64_t C = args.x.size(3), half = args.rotaryDim / 2;
+    forElements(stream_, args.positions.numel() * (C - half),
+                Rotary<T>{args.x.as<T>(), args.positions.as<int32_t>(), args.out.as<T>(), args.x.size(2), C,
+                          half, args.base, args.inverse});
   });
 }
 

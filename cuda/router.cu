@@ -75,7 +75,7 @@ struct Route {
 struct Plan {
   const int32_t* experts;
   int32_t *offsets, *order, *inverse;
-  int32_t* counts;  // [blocks, E]: rows of each expert, then where the block's first one goes
+  int32_t* counts;  // [blocks, E]: rows of each expert
   int64_t R, E, blocks;
   Fault* fault;
 
@@ -100,39 +100,48 @@ MF_KERNEL void countKernel(Plan plan) {
   }
 }
 
-// One block: offsets, and each block's first position of each expert.
-MF_KERNEL void offsetsKernel(Plan plan) {
-  for (int64_t e = threadId(); e < plan.E; e += blockThreads()) {
-    int32_t count = 0;
-    for (int64_t block = 0; block < plan.blocks; ++block) count += plan.counts[block * plan.E + e];
-    plan.offsets[e + 1] = count;
-  }
-  syncThreads();
-  if (threadId() == 0) {
-    plan.offsets[0] = 0;
-    for (int64_t e = 0; e < plan.E; ++e) plan.offsets[e + 1] += plan.offsets[e];
-  }
-  syncThreads();
-  for (int64_t e = threadId(); e < plan.E; e += blockThreads()) {
-    int32_t position = plan.offsets[e];
-    for (int64_t block = 0; block < plan.blocks; ++block) {
-      const int32_t count = plan.counts[block * plan.E + e];
-      plan.counts[block * plan.E + e] = position;
-      position += count;
-    }
-  }
-}
-
+// A block places its rows behind those of the blocks before it. The counts of all blocks are added up by
+// several threads for each expert.
 MF_KERNEL void placeKernel(Plan plan) {
   MF_SHARED(int32_t, experts, kSortRows);
+  DynamicShared memory;
+  const int E = static_cast<int>(plan.E), groups = maximum(1, kSortRows / E);
+  const SharedSpan<int32_t> before = memory.take<int32_t>(groups * E), all = memory.take<int32_t>(groups * E);
+  const SharedSpan<int32_t> first = memory.take<int32_t>(E);  // of the block's rows of an expert
+  for (int i = threadId(); i < groups * E; i += kSortRows) {
+    int32_t own = 0, total = 0;
+    for (int64_t block = i / E; block < plan.blocks; block += groups) {
+      const int32_t count = plan.counts[block * E + i % E];
+      total += count;
+      if (block < blockId()) own += count;
+    }
+    before[i] = own;
+    all[i] = total;
+  }
   const int64_t r = int64_t{blockId()} * kSortRows + threadId();
   const int32_t own = r < plan.R ? plan.expert(r) : -1;
   experts[threadId()] = own;
   syncThreads();
+  for (int e = threadId(); e < E; e += kSortRows)
+    for (int group = 1; group < groups; ++group) {
+      before[e] += before[group * E + e];
+      all[e] += all[group * E + e];
+    }
+  syncThreads();
+  if (threadId() == 0) {
+    int32_t offset = 0;
+    for (int e = 0; e < E; ++e) {
+      first[e] = offset + before[e];
+      if (blockId() == 0) plan.offsets[e] = offset;
+      offset += all[e];
+    }
+    if (blockId() == 0) plan.offsets[E] = offset;
+  }
+  syncThreads();
   if (own < 0) return;
   int32_t rank = 0;
   for (int i = 0; i < threadId(); ++i) rank += experts[i] == own;
-  const int32_t sorted = plan.counts[blockId() * plan.E + own] + rank;
+  const int32_t sorted = first[own] + rank;
   plan.order[sorted] = static_cast<int32_t>(r);
   plan.inverse[r] = sorted;
 }
@@ -189,9 +198,11 @@ void CudaBackend::routePlan(const RoutePlanArgs& args) {
                   E,
                   blocks,
                   fault_};
+  const size_t shared =
+      static_cast<size_t>(maximum(int64_t{1}, kSortRows / E) * 2 + 1) * static_cast<size_t>(E) * 4;
   launch(countKernel, {blocks}, kSortRows, 0, stream_, plan);
-  launch(offsetsKernel, {1}, kThreads, 0, stream_, plan);
-  launch(placeKernel, {blocks}, kSortRows, 0, stream_, plan);
+  // Without rows there are offsets all the same.
+  launch(placeKernel, {maximum(int64_t{1}, blocks)}, kSortRows, shared + 48, stream_, plan);
   raiseFault();
 }
 

@@ -24,7 +24,7 @@ MF_DEVICE uint64_t orderedBits(double x) {
 template <typename A>
 struct Sample {
   const A* logits;
-  const int32_t* history;
+  const int32_t *history, *step;
   int32_t* out;
   A* scores;  // [B, V]
   int64_t V, S, topK;
@@ -169,7 +169,8 @@ struct Sample {
       if (t == threadId()) before = total;
       total += pieces[t];
     }
-    const PhiloxBlock block = philox(key, static_cast<uint64_t>(row));
+    const RandomKey stepKey{key.seed, key.stream + (step ? static_cast<uint64_t>(*step) : 0)};
+    const PhiloxBlock block = philox(stepKey, static_cast<uint64_t>(row));
     const double target = uniform01(block.word[0], block.word[1]) * total;
     const bool mine = before <= target && target < before + own;
     // Should rounding leave every sum below the target: the last token with a weight.
@@ -196,9 +197,9 @@ void CudaBackend::sample(const SampleArgs& args) {
   const int64_t B = args.logits.size(0), V = args.logits.size(1);
   dispatchAccumulate(args.logits.dtype, [&]<typename A>() {
     forRows(stream_, B, V,
-            Sample<A>{args.logits.as<A>(), args.history.as<int32_t>(), args.out.as<int32_t>(),
-                      scratchOf<A>(B * V), V, args.history ? args.history.size(1) : 0, args.topK,
-                      args.temperature, args.topP, args.repetitionPenalty, args.key, fault_});
+            Sample<A>{args.logits.as<A>(), args.history.as<int32_t>(), args.step.as<int32_t>(),
+                      args.out.as<int32_t>(), scratchOf<A>(B * V), V, args.history ? args.history.size(1) : 0,
+                      args.topK, args.temperature, args.topP, args.repetitionPenalty, args.key, fault_});
   });
   raiseFault();
 }

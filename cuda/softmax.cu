@@ -1,5 +1,5 @@
 #include "cuda/cuda_backend.h"
-#include "cuda/parallel.cuh"
+#include "cuda/row_cache.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -21,6 +21,15 @@ struct Softmax {
       out[r * width + i] = static_cast<T>(log ? value - logSum : std::exp(value) * scale);
     });
   }
+  MF_DEVICE void cached(int64_t r) const {
+    RowCache<T> row(x + r * width, width);
+    const A max = row.most();
+    const A sum = row.sum([&](A value) { return std::exp(value - max); });
+    const A logSum = std::log(sum), scale = A(1) / sum;
+    row.forEach(
+        [&](int64_t, A& value) { value = log ? value - max - logSum : std::exp(value - max) * scale; });
+    row.store(out + r * width);
+  }
 };
 
 // softmax: dx = y (dy - sum(y dy)); log-softmax: dx = dy - exp(y) sum(dy).
@@ -41,6 +50,12 @@ struct SoftmaxBackward {
       dx[r * width + i] = static_cast<T>(log ? g - std::exp(v) * sum : v * (g - sum));
     });
   }
+  MF_DEVICE void cached(int64_t r) const {
+    RowCache<T> value(y + r * width, width), gradient(dy + r * width, width);
+    const A sum = gradient.sumWith(value, [&](A g, A v) { return g * (log ? A(1) : v); });
+    gradient.forEachWith(value, [&](int64_t, A& g, A v) { g = log ? g - std::exp(v) * sum : v * (g - sum); });
+    gradient.store(dx + r * width);
+  }
 };
 
 }  // namespace
@@ -48,15 +63,19 @@ struct SoftmaxBackward {
 void CudaBackend::softmax(const SoftmaxArgs& args) {
   dispatchFloat(args.x.dtype, [&]<typename T>() {
     const int64_t width = args.x.size(-1);
-    forRows(stream_, args.x.rows(), width, Softmax<T>{args.x.as<T>(), args.out.as<T>(), width, args.log});
+    forCachedRows<T>(stream_, args.x.rows(), width,
+                     isVectorAligned(args.x.data) && isVectorAligned(args.out.data),
+                     Softmax<T>{args.x.as<T>(), args.out.as<T>(), width, args.log});
   });
 }
 
 void CudaBackend::softmaxBackward(const SoftmaxBackwardArgs& args) {
   dispatchFloat(args.y.dtype, [&]<typename T>() {
     const int64_t width = args.y.size(-1);
-    forRows(stream_, args.y.rows(), width,
-            SoftmaxBackward<T>{args.y.as<T>(), args.dy.as<T>(), args.dx.as<T>(), width, args.log});
+    const bool aligned =
+        isVectorAligned(args.y.data) && isVectorAligned(args.dy.data) && isVectorAligned(args.dx.data);
+    forCachedRows<T>(stream_, args.y.rows(), width, aligned,
+                     SoftmaxBackward<T>{args.y.as<T>(), args.dy.as<T>(), args.dx.as<T>(), width, args.log});
   });
 }
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <mutex>
 
+#include "cuda/emulation/graph.h"
+
 namespace mf::cuda {
 namespace {
 
@@ -63,7 +65,7 @@ void copyToHost(StreamHandle, void* host, const void* device, size_t bytes) {
   std::memcpy(host, device, bytes);
 }
 void fillBytes(StreamHandle, void* device, int value, size_t bytes) {
-  std::memset(device, value, bytes);
+  emulation::submit([=] { std::memset(device, value, bytes); });
 }
 
 }  // namespace mf::cuda

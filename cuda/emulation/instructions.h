@@ -63,6 +63,34 @@ inline void mmaTf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
   }
 }
 
+// mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64: d += a b with a [8, 4], b [4, 8], d [8, 8].
+inline void mmaF64(double& d0, double& d1, double a, double b, int line = __builtin_LINE()) {
+  struct Pair {
+    double a, b;
+  };
+  const char* slots = emulation::exchange(Pair{a, b}, line);
+  const int lane = emulation::lane(), g = lane / 4, t = lane % 4;
+  for (int k = 0; k < 4; ++k) {
+    const double left = emulation::valueOfLane<Pair>(slots, g * 4 + k).a;
+    d0 += left * emulation::valueOfLane<Pair>(slots, 2 * t * 4 + k).b;
+    d1 += left * emulation::valueOfLane<Pair>(slots, (2 * t + 1) * 4 + k).b;
+  }
+}
+
+// cvt.rn.bf16x2.f32
+inline uint32_t packBf16(float low, float high) {
+  return bf16(low).bits | static_cast<uint32_t>(bf16(high).bits) << 16;
+}
+
+// ex2.approx.ftz.f32 and rcp.approx.ftz.f32, exact but for the denormals
+inline float exp2Approximate(float x) {
+  const float y = std::exp2(x);
+  return y < 1.17549435e-38f ? 0.0f : y;
+}
+inline float reciprocalApproximate(float x) {
+  return 1 / x;
+}
+
 namespace emulation {
 // Rows of 8 two-byte elements at the addresses of all lanes.
 struct Rows {

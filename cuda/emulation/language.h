@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "cuda/emulation/block.h"
+#include "cuda/emulation/graph.h"
 
 #define MF_KERNEL inline
 #define MF_DEVICE inline
@@ -14,7 +15,7 @@
 
 namespace mf::cuda {
 
-using StreamHandle = void*;  // launches are synchronous
+using StreamHandle = void*;  // launches are synchronous, but for those that a graph captures
 
 inline int threadId() {
   return emulation::Block::thread().index;
@@ -123,6 +124,18 @@ class SharedSpan {
       ::mf::cuda::emulation::Block::running()->sharedArray(&name##Key, sizeof(T) * (count), alignof(T)), \
       count)
 
+// Whether the flag of any thread is set.
+inline bool syncThreadsOr(bool flag, int line = __builtin_LINE()) {
+  MF_SHARED(bool, flags, 1024);
+  syncThreads(line);
+  flags[threadId()] = flag;
+  syncThreads(line);
+  bool any = false;
+  for (int i = 0; i < blockThreads(); ++i) any |= flags[i];
+  syncThreads(line);
+  return any;
+}
+
 // Dynamic shared memory, taken piece by piece, each 16-byte aligned.
 class DynamicShared {
  public:
@@ -147,11 +160,13 @@ void launch(void (*kernel)(P...), Dimensions grid, int threads, size_t shared, S
   static_assert(sizeof...(P) == sizeof...(A), "a kernel takes other arguments");
   if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
   const std::tuple<P...> values{static_cast<P>(arguments)...};
-  emulation::run({{static_cast<int>(grid.x), static_cast<int>(grid.y), static_cast<int>(grid.z)},
-                  threads,
-                  shared,
-                  [&] { std::apply(kernel, values); },
-                  reinterpret_cast<const void*>(kernel)});
+  const emulation::Launch launch{
+      {static_cast<int>(grid.x), static_cast<int>(grid.y), static_cast<int>(grid.z)},
+      threads,
+      shared,
+      [kernel, values] { std::apply(kernel, values); },
+      reinterpret_cast<const void*>(kernel)};
+  emulation::submit([launch] { emulation::run(launch); });
 }
 
 }  // namespace mf::cuda

@@ -85,6 +85,14 @@ MF_KERNEL void tf32Kernel(const float* a, const float* b, float* d) {
   forAccumulator(lane, [&](int i, int row, int column) { d[row * 8 + column] = sums[i]; });
 }
 
+// "Matrix Fragments for mma.m8n8k4 with .f64": a: row = groupID, col = threadID_in_group; b: row =
+// threadID_in_group, col = groupID; c and d: row = groupID, col = (threadID_in_group * 2) + (i & 0x1).
+MF_KERNEL void f64Kernel(const double* a, const double* b, double* d) {
+  const int groupId = threadId() >> 2, threadInGroup = threadId() % 4;
+  double* own = d + groupId * 8 + threadInGroup * 2;
+  mmaF64(own[0], own[1], a[groupId * 4 + threadInGroup], b[threadInGroup * 8 + groupId]);
+}
+
 // "each thread receives a fragment of the row: thread i of a matrix elements of row i / 4, columns 2 (i % 4)
 // and + 1"
 MF_KERNEL void matrixKernel(uint32_t* plain, uint32_t* transposed) {
@@ -109,6 +117,27 @@ NATIVE_TEST(mmaMultipliesFragmentsOfTheManual) {
     launch(tf32Kernel, {1}, 32, 0, nullptr, n.a.data(), n.b.data(), n.d.data());
     CHECK(n.isProduct(n.d));
   });
+}
+
+NATIVE_TEST(mmaMultipliesDoubles) {
+  underEverySchedule([] {
+    std::vector<double> a(32), b(32), d(64, 0.5);
+    for (int i = 0; i < 32; ++i) {
+      a[i] = small(i);
+      b[i] = small(i * 5 + 3);
+    }
+    launch(f64Kernel, {1}, 32, 0, nullptr, a.data(), b.data(), d.data());
+    for (int m = 0; m < 8; ++m)
+      for (int n = 0; n < 8; ++n) {
+        double sum = 0.5;
+        for (int k = 0; k < 4; ++k) sum += a[m * 4 + k] * b[k * 8 + n];
+        CHECK(d[m * 8 + n] == sum);
+      }
+  });
+}
+
+NATIVE_TEST(packBf16PutsTheFirstInTheLowerHalf) {
+  CHECK(packBf16(1.0f, -2.0f) == packed(1.0f, -2.0f));
 }
 
 NATIVE_TEST(tf32DropsTheLower13Bits) {
