@@ -62,10 +62,9 @@ void addFew(int64_t keys, int64_t from, int64_t to, int64_t C, const T* v, int64
       }
     for (int r = 0; r < R; ++r)
       for (int n = 0; n < N; ++n) store(sums + r * C + c + n * L, sum[r][n]);
-    c += N * L;
   };
-  while (c + kWidth * L <= to) strip.template operator()<kWidth>();
-  while (c + L <= to) strip.template operator()<1>();
+  for (; c + kWidth * L <= to; c += kWidth * L) strip.template operator()<kWidth>();
+  for (; c + L <= to; c += L) strip.template operator()<1>();
   for (; c < to; ++c)
     for (int r = 0; r < R; ++r)
       for (int64_t j = 0; j < keys; ++j) sums[r * C + c] += tile[j * W + r] * A(v[j * stride + c]);
