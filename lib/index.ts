@@ -66,6 +66,7 @@ export {
   instructionSets,
   memoryStats,
   numThreads,
+  resetPeakMemory,
   setMemoryLimit,
   setNumThreads,
   synchronize,

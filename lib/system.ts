@@ -12,6 +12,11 @@ export function memoryStats(): MemoryStats {
   return native.memoryStats();
 }
 
+/** Starts `memoryStats().peak` anew from what is live, to measure what comes next. */
+export function resetPeakMemory(): void {
+  native.resetPeakMemory();
+}
+
 /** Gives cached native memory back to the system, after waiting for enqueued work. */
 export function trimMemory(): void {
   native.trimMemory();

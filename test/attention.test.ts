@@ -3,8 +3,8 @@ import { attention, attentionWeights, type AttentionOptions } from '../lib/autog
 import { cacheAppend } from '../lib/autograd/kv_cache.js';
 import { rotary } from '../lib/autograd/rotary.js';
 import { AutogradError, DTypeError, HandleError, ShapeError, ValueError } from '../lib/errors.js';
-import { native } from '../lib/native/load.js';
 import { scope } from '../lib/scope.js';
+import { memoryStats, resetPeakMemory, synchronize } from '../lib/system.js';
 import { tensor, type DType, type Tensor } from '../lib/tensor.js';
 import { numbers, relativeError } from './support/compare.js';
 import { backwardWeighted } from './support/objective.js';
@@ -58,14 +58,14 @@ for (const [mean, what] of [
 
 test.serial('memory grows with the length, not with its square', async (t) => {
   const peak = async (T: number): Promise<number> => {
-    await native.synchronize();
-    const before = native.memoryStats().live;
-    native.resetPeakMemory();
+    await synchronize();
+    const before = memoryStats().live;
+    resetPeakMemory();
     const q = random(1, [1, T, 1, 2, 16], 'f32', true);
     const k = random(2, [1, T, 2, 16]);
     scope(() => backwardWeighted([attention(q, k, k)], [new Float64Array(T * 32).fill(1)]));
-    await native.synchronize();
-    const { peak } = native.memoryStats();
+    await synchronize();
+    const { peak } = memoryStats();
     for (const x of [q, k, q.grad as Tensor]) x.dispose();
     return peak - before;
   };

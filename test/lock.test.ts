@@ -46,22 +46,24 @@ test('two runs do not share a directory, and a run leaves no lock', async (t) =>
 test('what a killed process held is taken over', async (t) => {
   const child = spawn(process.execPath, ['-e', '']);
   await once(child, 'exit');
-  const { dir, file } = await lockedBy(t, { pid: child.pid, host: hostname(), process: 'x' });
+  const { dir, file } = await lockedBy(t, { pid: child.pid, host: hostname(), thread: 'x' });
   const unlock = await lockDirectory(dir);
   t.is((JSON.parse(await readFile(file, 'utf8')) as { pid: number }).pid, process.pid);
   await unlock();
 });
 
-test('a new process with the number of the one that held it is not that one', async (t) => {
-  const { dir } = await lockedBy(t, { pid: process.pid, host: hostname(), process: 'an earlier one' });
+test('another thread of this process holds it, an earlier process with the same number does not', async (t) => {
+  const { dir, file } = await lockedBy(t, { pid: process.pid, host: hostname(), thread: 'another' });
+  await t.throwsAsync(lockDirectory(dir), { instanceOf: DataError, message: /is running there/ });
+  const before = new Date(Date.now() - 1000 * process.uptime() - 5000);
+  await utimes(file, before, before);
   await (
     await lockDirectory(dir)
   )();
-  t.pass();
 });
 
 test('another host holds it while it renews the lock', async (t) => {
-  const { dir, file } = await lockedBy(t, { pid: 7, host: 'elsewhere', process: 'x' });
+  const { dir, file } = await lockedBy(t, { pid: 7, host: 'elsewhere', thread: 'x' });
   await t.throwsAsync(lockDirectory(dir), { instanceOf: DataError, message: /process 7 on elsewhere/ });
   const longAgo = new Date(Date.now() - 120_000);
   await utimes(file, longAgo, longAgo);
