@@ -1,8 +1,10 @@
-// `npm run test:cuda-emulated [-- OP | --all]`: the CUDA kernels on the CPU, in three builds against the emulator.
+// `npm run test:cuda-emulated -- [OP | --all] [--build NAME]...`: the CUDA kernels on the CPU, in three builds against
+// the emulator.
 //   plain       the emulator's own tests; op specs, golden cases, training and generation, threads in rising order
 //   races       the op specs in random order, with the race detector
 //   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
-// With an op, only its specs, in all three. With --all everything in every order, and with early copies too.
+// With an op, only its specs. With --all everything in every order, and with early copies too. With --build, only those
+// builds.
 import { spawn, spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -69,29 +71,24 @@ function avaRun(build: Build, [order, copies]: Schedule, args: string[]): Run {
   return { name, command: 'npx', args: ['tsx', 'scripts/test.ts', '--timeout=20m', ...args], env };
 }
 
-function runsOf(op: string | undefined, all: boolean): Run[] {
-  if (op) {
-    return builds.map((build) => avaRun(build, build.schedule, ['test/ops.test.ts', '-m', `${op}*`]));
+function runsOf(build: Build, op: string | undefined, all: boolean): Run[] {
+  if (op) return [avaRun(build, build.schedule, ['test/ops.test.ts', '-m', `${op}*`])];
+  if (build.name !== 'plain') {
+    return [avaRun(build, build.schedule, ['test/ops.test.ts', ...(all ? models : [])])];
   }
-  const [plain, races, sanitizers] = builds as [Build, Build, Build];
   const own = {
     name: "the emulator's own tests",
-    command: join(folder(plain), 'native_tests'),
+    command: join(folder(build), 'native_tests'),
     args: [],
     env: {},
   };
-  if (!all) {
+  if (all) {
     return [
       own,
-      ...builds.map((build) => avaRun(build, build.schedule, ['test/ops.test.ts'])),
-      avaRun(plain, plain.schedule, models),
+      ...everySchedule.map((schedule) => avaRun(build, schedule, ['test/ops.test.ts', ...models])),
     ];
   }
-  return [
-    own,
-    ...everySchedule.map((schedule) => avaRun(plain, schedule, ['test/ops.test.ts', ...models])),
-    ...[races, sanitizers].map((build) => avaRun(build, build.schedule, ['test/ops.test.ts', ...models])),
-  ];
+  return [own, ...[['test/ops.test.ts'], models].map((files) => avaRun(build, build.schedule, files))];
 }
 
 /** Runs it, shows what failed, and reads the counts of its last line: a run without them has failed. */
@@ -120,16 +117,20 @@ async function execute({ name, command, args, env }: Run): Promise<TestCounts> {
 }
 
 const { values, positionals } = parseArgs({
-  options: { all: { type: 'boolean', default: false } },
+  options: { all: { type: 'boolean', default: false }, build: { type: 'string', multiple: true } },
   allowPositionals: true,
 });
-const op = positionals[0];
-if (positionals.length > 1 || (op && values.all)) {
-  console.error('test:cuda-emulated: expected an op, or --all, or nothing');
+const [op, ...rest] = positionals;
+const names = values.build ?? builds.map(({ name }) => name);
+const chosen = builds.filter(({ name }) => names.includes(name));
+if (rest.length > 0 || (op && values.all) || chosen.length < names.length) {
+  console.error(
+    'test:cuda-emulated: expected an op, or --all, or nothing; --build plain, races or sanitizers',
+  );
   process.exit(2);
 }
-for (const build of builds) compile(build);
-const waiting = runsOf(op, values.all);
+for (const build of chosen) compile(build);
+const waiting = chosen.flatMap((build) => runsOf(build, op, values.all));
 const total: TestCounts = { passed: 0, failed: 0, skipped: 0 };
 async function work(): Promise<void> {
   for (let run = waiting.shift(); run; run = waiting.shift()) {
