@@ -32,7 +32,8 @@ void* systemAllocate(size_t bytes) {
 #if defined(_WIN32)
   return _aligned_malloc(bytes, kAlignment);
 #else
-  return std::aligned_alloc(kAlignment, bytes);
+  // The size must be a multiple: blocks of the pool are, a device's own records are not.
+  return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 #endif
 }
 
