@@ -48,11 +48,6 @@ export class OutOfMemoryError extends ModuleFormerError {
   override readonly code = 'MF_MEMORY';
 }
 
-/** The stream was closed while work was pending (the environment is shutting down). */
-export class AbortedError extends ModuleFormerError {
-  override readonly code = 'MF_ABORTED';
-}
-
 /** A config has an unknown, missing or impossible value; the message says which and why. */
 export class ConfigError extends ModuleFormerError {
   override readonly code = 'MF_CONFIG';

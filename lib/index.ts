@@ -57,6 +57,7 @@ export type {
 } from './native/binding.js';
 export * from './nn/layers.js';
 export { Module, type TrainablePattern } from './nn/module.js';
+export { ParameterFactory, type FactoryOptions } from './nn/parameter-factory.js';
 export { AdamW } from './optimizer/adamw.js';
 export { clipGradNorm } from './optimizer/clip.js';
 export * from './optimizer/schedule.js';

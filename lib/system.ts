@@ -22,7 +22,12 @@ export function trimMemory(): void {
   native.trimMemory();
 }
 
-/** The most bytes that tensors of this environment may hold; beyond, operations throw OutOfMemoryError. */
+/**
+ * The most bytes that tensors of this environment may hold on each device, Infinity for no limit; beyond, operations
+ * throw OutOfMemoryError.
+ *
+ * @throws ValueError unless bytes is above 0.
+ */
 export function setMemoryLimit(bytes: number): void {
   if (!(bytes > 0)) throw new ValueError(`setMemoryLimit: ${bytes} bytes, expected a positive number`);
   native.setMemoryLimit(bytes);

@@ -7,10 +7,21 @@ const { testDevice: device } = await import('./support/device.js');
 const { native } = await import('../lib/native/load.js');
 const { empty, tensor } = await import('../lib/tensor.js');
 const { OutOfMemoryError } = await import('../lib/errors.js');
+const { setMemoryLimit } = await import('../lib/system.js');
 const { quantizedGroupedGemm, quantizeWeight, RoutingPlan } = await import('../lib/autograd/index.js');
 
 const check = device === 'cuda' ? test.serial : test.serial.skip;
 const megabytes = (count: number) => empty([count * 250_000], 'f32', device);
+
+check('a limit that was set before the device was used holds on it, and goes', (t) => {
+  setMemoryLimit(20e6);
+  try {
+    t.throws(() => megabytes(24), { instanceOf: OutOfMemoryError, message: /24 MB wanted.*limit/ });
+  } finally {
+    setMemoryLimit(Infinity);
+  }
+  t.notThrows(() => megabytes(24).dispose());
+});
 
 check('what is cached is given back for a block that does not fit beside it', (t) => {
   const before = native.memoryStats();

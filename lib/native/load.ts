@@ -109,7 +109,6 @@ function start(addon: NativeBinding, source: AddonSource): AddonSource {
       errors.ValueError,
       errors.KernelError,
       errors.OutOfMemoryError,
-      errors.AbortedError,
     ],
     unused ?? missing,
   );

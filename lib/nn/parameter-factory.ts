@@ -2,8 +2,11 @@ import { fill, randomNormal, randomUniform } from '../autograd/index.js';
 import type { Device, FloatDType } from '../native/binding.js';
 import { empty, type Tensor } from '../tensor.js';
 
+/** What the parameters of a model have in common. */
 export interface FactoryOptions {
+  /** Of every parameter. */
   dtype: FloatDType;
+  /** Where they are. */
   device: Device;
   /** Same seed, same parameters. Null leaves them uninitialised, for a checkpoint to fill. */
   seed: number | null;
@@ -11,11 +14,14 @@ export interface FactoryOptions {
 
 /** Makes the parameters of a model, in the order in which it asks for them: each draws from a random stream of its own. */
 export class ParameterFactory {
+  /** Of every parameter. */
   readonly dtype: FloatDType;
+  /** Where they are. */
   readonly device: Device;
   readonly #seed: number | null;
   #stream = 0;
 
+  /** Takes what all parameters have in common. */
   constructor({ dtype, device, seed }: FactoryOptions) {
     this.dtype = dtype;
     this.device = device;
@@ -32,6 +38,7 @@ export class ParameterFactory {
     return this.#make(shape, (key) => randomUniform(shape, key, { ...this.#kind, low: -bound, high: bound }));
   }
 
+  /** `value` everywhere. */
   constant(shape: readonly number[], value: number): Tensor {
     return this.#make(shape, () => {
       const parameter = empty(shape, this.dtype, this.device);

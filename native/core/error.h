@@ -5,7 +5,7 @@
 namespace mf {
 
 // One per error class of lib/errors.ts.
-enum class ErrorKind { Shape, DType, Handle, Value, Kernel, Memory, Aborted };
+enum class ErrorKind { Shape, DType, Handle, Value, Kernel, Memory };
 
 class Error : public std::runtime_error {
  public:

@@ -60,8 +60,10 @@ Environment::Environment(Napi::Env env) : env_(env) {
   napi_create_function(env, "noop", NAPI_AUTO_LENGTH, noop, nullptr, &function);
   napi_create_reference(env, function, 1, &noop_);
   const auto makeStream = [this](std::unique_ptr<Backend> backend) {
-    return std::make_unique<Stream>(
+    auto stream = std::make_unique<Stream>(
         std::move(backend), [this] { notify(); }, [this] { return callNoop(); }, [this] { sweep(); });
+    stream->allocator().setLimit(memoryLimit_);
+    return stream;
   };
   context.streams[static_cast<int>(Device::Cpu)] = makeStream(cpu::createBackend());
   context.makeCuda = [this, makeStream] { return makeStream(createCudaBackend(whyNoCuda_)); };
@@ -73,6 +75,12 @@ void Environment::shutDown() {
   for (auto& stream : context.streams)
     if (stream) stream->close();
   napi_release_threadsafe_function(signal_, napi_tsfn_abort);
+}
+
+void Environment::setMemoryLimit(size_t bytes) {
+  memoryLimit_ = bytes;
+  for (auto& stream : context.streams)
+    if (stream) stream->allocator().setLimit(bytes);
 }
 
 void Environment::notify() {

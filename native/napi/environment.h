@@ -35,6 +35,9 @@ class Environment {
   void sweep();
   void noteAllocations();
 
+  // The most bytes that tensors may hold on each device, those not yet in use included.
+  void setMemoryLimit(size_t bytes);
+
   // Programs by number. `owner`: the JavaScript object without which a program is freed some time.
   double addProgram(std::unique_ptr<Program> program, napi_value owner);
   const Program& program(double number) const;  // throws Error(Handle)
@@ -67,8 +70,9 @@ class Environment {
   std::map<double, OwnedProgram> programs_;
   double nextProgram_ = 1;
   napi_ref noop_ = nullptr;
-  napi_ref errorClasses_[7] = {};
+  napi_ref errorClasses_[6] = {};
   std::string whyNoCuda_;
+  size_t memoryLimit_ = SIZE_MAX;
   size_t sweptAt_ = 0;    // allocator's running total at the last sweep
   int64_t reported_ = 0;  // bytes that V8 was told of
 };

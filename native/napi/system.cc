@@ -51,8 +51,9 @@ Napi::Value memoryStats(const Napi::CallbackInfo& info) {
 
 void setMemoryLimit(const Napi::CallbackInfo& info) {
   const double bytes = info[0].As<Napi::Number>().DoubleValue();
-  forStreams(Environment::of(info.Env()),
-             [=](Stream& stream) { stream.allocator().setLimit(static_cast<size_t>(bytes)); });
+  // A double beyond int64_t, such as Infinity, has no size_t to convert to.
+  const bool unlimited = bytes >= static_cast<double>(INT64_MAX);
+  Environment::of(info.Env()).setMemoryLimit(unlimited ? SIZE_MAX : static_cast<size_t>(bytes));
 }
 
 void resetPeakMemory(const Napi::CallbackInfo& info) {
