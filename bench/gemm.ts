@@ -1,14 +1,11 @@
-import { createRandom } from '../lib/data/random.js';
 import { dtypes, rowMaps, unaryKinds, type FloatDType, type Handle } from '../lib/native/binding.js';
 import { native } from '../lib/native/load.js';
-import { tensor, type Tensor } from '../lib/tensor.js';
+import type { Tensor } from '../lib/tensor.js';
 import { isEmulated } from './support/cuda-peaks.js';
 import { benchDevice } from './support/device.js';
+import { uniform } from './support/random-tensor.js';
 import { drawExperts, planOf } from './support/routing.js';
 import { timeAgainstPeak, type Section } from './support/measure.js';
-
-/** Numbers repeat after so many, a prime: drawing each of a hundred million would take most of the time. */
-const PERIOD = 1_000_003;
 
 type RowMap = (typeof rowMaps)[number];
 
@@ -18,18 +15,6 @@ interface Sizes {
   F: number;
   E: number;
   K: number;
-}
-
-export function uniform(shape: readonly number[], dtype: FloatDType, width: number): Tensor {
-  const random = createRandom(shape.length);
-  const numel = shape.reduce((a, b) => a * b, 1);
-  const period = Float32Array.from(
-    { length: Math.min(numel, PERIOD) },
-    () => (2 * random.next() - 1) * width,
-  );
-  const values = new Float32Array(numel);
-  for (let i = 0; i < numel; i += PERIOD) values.set(period.subarray(0, numel - i), i);
-  return tensor(values, { shape, dtype, device: benchDevice });
 }
 
 export const free = (handles: readonly (Handle | null)[]): void => {

@@ -51,7 +51,7 @@ const { values, positionals } = parseArgs({
 });
 if (positionals[0] === 'compare') process.exit(await compare(positionals.slice(1), Number(values.noise)));
 /** Those that need what this package does not install run when they are named. */
-const optional = ['openblas', 'llama-cpp', 'pytorch'];
+const optional = ['openblas', 'onednn', 'llama-cpp', 'pytorch'];
 /** Those that measure on `--device cuda` too. */
 const onCuda = ['gemm', 'attention', 'train', 'decode', 'dense', 'pytorch'];
 const available = benchDevice === 'cuda' ? onCuda : known;
@@ -62,6 +62,7 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+measurePeak('f32'); // the threads start here, so that no figure counts it
 const machine = {
   ...(benchDevice === 'cuda' ? { gpu: gpuName() } : {}),
   processor: cpus()[0]?.model ?? 'unknown',
