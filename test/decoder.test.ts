@@ -131,13 +131,19 @@ test.serial('outputs that were never written are not read by a replay', async (t
   }
 });
 
+/** The first of them may have been on its way. */
+async function nextTwo(stream: AsyncGenerator<number>): Promise<void> {
+  await stream.next();
+  await stream.next();
+}
+
 test.serial('a kernel that fails in a replay ends generation with its name', async (t) => {
   using model = await sparse({});
   const { live } = native.memoryStats();
   const stream = model.stream({ inputIds: [[1, 2]], maxNewTokens: 9, stopTokens: [] });
   for (let step = 0; step < 4; step++) await stream.next();
   native.failNext('groupedGemm');
-  await t.throwsAsync(stream.next(), { instanceOf: KernelError, message: /^groupedGemm: .*by a test/ });
+  await t.throwsAsync(nextTwo(stream), { instanceOf: KernelError, message: /^groupedGemm: .*by a test/ });
   t.is(native.memoryStats().live, live);
   t.is((await model.generate({ inputIds: [[1, 2]], maxNewTokens: 9, stopTokens: [] }))[0]?.length, 9);
 });
@@ -151,5 +157,5 @@ test('parameters may change between tokens', async (t) => {
   const rows = new Float32Array(weight.numel);
   rows.fill(NaN, 7 * D, 8 * D);
   native.write(weight.id, rows, 0);
-  await t.throwsAsync(stream.next(), { instanceOf: KernelError, message: /sampleToken.*NaN/ });
+  await t.throwsAsync(nextTwo(stream), { instanceOf: KernelError, message: /sampleToken.*NaN/ });
 });

@@ -9,6 +9,7 @@ import { DenseForCausalLM } from '../lib/model/dense.js';
 import { ModuleFormerForCausalLM } from '../lib/model/moduleformer.js';
 import { native } from '../lib/native/load.js';
 import { scope } from '../lib/scope.js';
+import { synchronize } from '../lib/system.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
 import { shake } from './support/gradient-check.js';
 
@@ -242,6 +243,18 @@ test.serial('memory stays flat from token to token', async (t) => {
   }
   // From the second token on, when the step is recorded.
   t.is(new Set(seen.slice(1)).size, 1);
+});
+
+test.serial('a stop token ends generation, whatever was enqueued behind it', async (t) => {
+  using model = await makeModel();
+  const { live } = native.memoryStats();
+  const options = { inputIds: [[1, 2, 3]], maxNewTokens: 60, ...greedy };
+  const [all = []] = await model.generate({ ...options, stopTokens: [] });
+  const stop = all[5] as number;
+  const ended = all.slice(0, all.indexOf(stop) + 1);
+  for (let i = 0; i < 3; i++) t.deepEqual(await model.generate({ ...options, stopTokens: [stop] }), [ended]);
+  await synchronize();
+  t.is(native.memoryStats().live, live);
 });
 
 test('a model in training generates as in evaluation, and trains on in between', async (t) => {

@@ -25,7 +25,6 @@ export interface DecoderStart {
 export class Decoder {
   /** [B, 1] i32: what the next step reads, then what it drew. */
   readonly ids: Tensor;
-  readonly #drawn: Int32Array;
   readonly #program: Program;
   readonly #tensors: Tensor[] = [];
   readonly #cache: KeyValueCache;
@@ -35,7 +34,6 @@ export class Decoder {
     const { ids, mask } = prompt;
     const B = ids.length;
     this.#cache = cache;
-    this.#drawn = new Int32Array(B);
     const own = (values: number[] | Int32Array, shape: readonly number[]): Tensor => {
       const made = tensor(values, { dtype: 'i32', shape, device: model.device });
       keep(made);
@@ -77,11 +75,15 @@ export class Decoder {
     }
   }
 
-  /** Enqueues a step and waits for its tokens, one per row. @throws KernelError */
+  /**
+   * Enqueues a step and waits for its tokens, one per row. The next step may be enqueued before this one has run.
+   * @throws KernelError
+   */
   step(): Promise<number[]> {
     this.#program.run();
     this.#cache.advance(1);
-    return native.read(this.ids.id, this.#drawn, false).then(() => Array.from(this.#drawn));
+    const drawn = new Int32Array(this.ids.numel);
+    return native.read(this.ids.id, drawn, false).then(() => Array.from(drawn));
   }
 
   dispose(): void {

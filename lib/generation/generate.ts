@@ -23,7 +23,7 @@ type Model = CausalLM<CausalLMConfig>;
  * last row. A stop token is given out before its row ends.
  *
  * The model generates in evaluation mode and without recording, whatever it is doing otherwise: between steps it may
- * train.
+ * train. The token after the one that is given out is on its way already, by the weights as they were.
  * @throws ValueError, ShapeError for options out of range and prompts that do not fit the model, KernelError when the
  *   model's logits are not numbers, and the signal's reason when it is aborted.
  */
@@ -41,6 +41,8 @@ export async function* streamBatch(
   const cache = new KeyValueCache((prompt.ids[0] as number[]).length + maxNewTokens - 1);
   const replays = Program.canReplay(model.device);
   let decoder: Decoder | null = null;
+  // Enqueued before the tokens that it follows are known here, so that the device never waits for JavaScript.
+  let ahead: Promise<number[]> | null = null;
   try {
     let input = prompt.ids;
     for (let step = 0; step < maxNewTokens; step++) {
@@ -48,7 +50,9 @@ export async function* streamBatch(
       if (step === 1 && replays) {
         decoder = evaluating(model, () => new Decoder(model, { prompt, cache, sampling }));
       }
-      const next = decoder ? decoder.step() : nextTokens(model, { input, prompt, cache, sampling, step });
+      const next = ahead ?? decoder?.step() ?? nextTokens(model, { input, prompt, cache, sampling, step });
+      ahead = decoder && step + 1 < maxNewTokens ? decoder.step() : null;
+      ahead?.catch(() => undefined); // nobody may come to wait for it
       const tokens = await unlessAborted(signal, next);
       yield tokens.map((token, b) => (ended[b] ? null : token));
       tokens.forEach((token, b) => (ended[b] ||= stopTokens.has(token)));
