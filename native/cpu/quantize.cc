@@ -50,37 +50,32 @@ float quantizeGroup(const T* w, int64_t stride, int64_t n, int8_t* values) {
   return usable ? scale : NAN;
 }
 
-// sums[r * sumsStride + c] = x[r] . w[c] for R rows and C outputs; x in f32.
-template <int R, int C>
+// sums[r * sumsStride] = x[r] . w for R rows and one output; x in f32. Widening leaves few lines of weights
+// in flight: they are fetched ahead.
+template <int R>
 inline void dotQuantized(int64_t in, int64_t group, const float* x, const int8_t* w, const float* scales,
                          float* sums, int64_t sumsStride) {
+  constexpr int64_t kLine = 64, kAhead = 32 * kLine;
   const int64_t groups = in / group;
-  VecF sum[R][C] = {};
+  VecF sum[R] = {};
   for (int64_t g = 0; g < groups; ++g) {
-    for (int c = 0; c < C; ++c) {
-      const int8_t* line = w + c * in + g * group;
-      __builtin_prefetch(line + C * in);
-      VecF part[R] = {};
-      for (int64_t k = 0; k < group; k += kLanes) {
-        const VecF value = widenBytes(line + k);
-        for (int r = 0; r < R; ++r) part[r] += value * load<VecF>(x + r * in + g * group + k);
-      }
-      const VecF scale = splat(scales[c * groups + g]);
-      for (int r = 0; r < R; ++r) sum[r][c] += part[r] * scale;
+    VecF part[R] = {};
+    for (int64_t k = 0; k < group; k += kLanes) {
+      const int8_t* values = w + g * group + k;
+      if (k % kLine == 0) __builtin_prefetch(values + kAhead);
+      const VecF value = widenBytes(values);
+      for (int r = 0; r < R; ++r) part[r] += value * load<VecF>(x + r * in + g * group + k);
     }
+    for (int r = 0; r < R; ++r) sum[r] += part[r] * splat(scales[g]);
   }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<float>(sum[r][c]);
+  for (int r = 0; r < R; ++r) sums[r * sumsStride] = sumLanes<float>(sum[r]);
 }
 
-template <int C>
-inline void dotQuantizedColumns(int64_t rows, int64_t in, int64_t group, const float* x, const int8_t* w,
-                                const float* scales, float* sums, int64_t stride) {
-  constexpr int most = kVectorRegisters == 32 ? 4 : 1;
+inline void dotQuantizedRows(int64_t rows, int64_t in, int64_t group, const float* x, const int8_t* w,
+                             const float* scales, float* sums, int64_t stride) {
   int64_t r = 0;
-  for (; r + most <= rows; r += most)
-    dotQuantized<most, C>(in, group, x + r * in, w, scales, sums + r * stride, stride);
-  for (; r < rows; ++r) dotQuantized<1, C>(in, group, x + r * in, w, scales, sums + r * stride, stride);
+  for (; r + 4 <= rows; r += 4) dotQuantized<4>(in, group, x + r * in, w, scales, sums + r * stride, stride);
+  for (; r < rows; ++r) dotQuantized<1>(in, group, x + r * in, w, scales, sums + r * stride, stride);
 }
 
 struct Quantized {
@@ -103,13 +98,8 @@ void streamQuantized(const Product<T, Out>& p, const Quantized& w, const Span& s
   const int64_t first = span.expert * p.width() + column;
   const int8_t* values = w.values + first * in;
   const float* scales = w.scales + first * groups;
-  int64_t c = 0;
-  for (; c + 4 <= columns; c += 4)
-    dotQuantizedColumns<4>(rows, in, w.group, x, values + c * in, scales + c * groups, &sums[0][c],
-                           kDotColumns);
-  for (; c < columns; ++c)
-    dotQuantizedColumns<1>(rows, in, w.group, x, values + c * in, scales + c * groups, &sums[0][c],
-                           kDotColumns);
+  for (int64_t c = 0; c < columns; ++c)
+    dotQuantizedRows(rows, in, w.group, x, values + c * in, scales + c * groups, &sums[0][c], kDotColumns);
   finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
 }
 
@@ -145,7 +135,7 @@ void multiplyQuantized(Product<T, Out> p, const Quantized& w, T* widened) {
   }
   int64_t rows = 0;
   for (const Span& span : few) rows += span.rows();
-  forTasks(static_cast<int64_t>(few.size()) * blocks, rows * p.in() * width, [&](int64_t task) {
+  forTaskShares(static_cast<int64_t>(few.size()) * blocks, rows * p.in() * width, [&](int64_t task) {
     const int64_t column = task % blocks * kDotColumns;
     streamQuantized(p, w, few[task / blocks], column, std::min(kDotColumns, width - column));
   });

@@ -19,6 +19,43 @@ inline uint32_t pairAt(const bf16* x) {
   return word;
 }
 
+// 32 elements, or fewer of a mask. Masked loads that miss the caches hold up those behind them: whole vectors
+// go without.
+template <bool Whole>
+inline __m512i loadPairs(const bf16* p, __mmask32 mask) {
+  return Whole ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(mask, p);
+}
+
+// Adds to the sums of 32 columns, or of those of a mask.
+template <int R, int S, bool Whole>
+MF_PAIRS inline void addPairsAt(const __m512bh (*factor)[S], const bf16* w, int64_t stride, bool odd,
+                                __mmask32 mask, float* sums, int64_t sumsStride) {
+  __m512 low[R], high[R];
+  for (int r = 0; r < R; ++r) {
+    low[r] = _mm512_loadu_ps(sums + r * sumsStride);
+    high[r] = _mm512_loadu_ps(sums + r * sumsStride + 16);
+  }
+  for (int s = 0; s < S; ++s) {
+    const bf16* row = w + 2 * s * stride;
+    if (R > 1) {
+      __builtin_prefetch(row + 4 * kPairSteps * stride);
+      __builtin_prefetch(row + (4 * kPairSteps + 1) * stride);
+    }
+    const __m512i even = loadPairs<Whole>(row, mask);
+    const __m512i second = odd ? _mm512_setzero_si512() : loadPairs<Whole>(row + stride, mask);
+    const __m512bh a = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(even, second));
+    const __m512bh b = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(even, second));
+    for (int r = 0; r < R; ++r) {
+      low[r] = _mm512_dpbf16_ps(low[r], factor[r][s], a);
+      high[r] = _mm512_dpbf16_ps(high[r], factor[r][s], b);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    _mm512_storeu_ps(sums + r * sumsStride, low[r]);
+    _mm512_storeu_ps(sums + r * sumsStride + 16, high[r]);
+  }
+}
+
 // sums[r, :] += words[r, s] times the pair of rows (2 s, 2 s + 1) of w, in rising s. The sums of 32 columns
 // lie as unpacking leaves them: quads 0, 2, 4, 6, then 1, 3, 5, 7. The last pair has no second row when
 // `odd`.
@@ -29,32 +66,12 @@ MF_PAIRS inline void addPairs(const uint32_t (*words)[kPairSteps], const bf16* w
   for (int r = 0; r < R; ++r)
     for (int s = 0; s < S; ++s)
       factor[r][s] = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(words[r][s])));
-  for (int64_t j = 0; j < columns; j += kPairColumns) {
-    const int64_t left = columns - j;
-    const __mmask32 mask = left >= kPairColumns ? ~__mmask32(0) : (__mmask32(1) << left) - 1;
-    __m512 low[R], high[R];
-    for (int r = 0; r < R; ++r) {
-      low[r] = _mm512_loadu_ps(sums + r * sumsStride + j);
-      high[r] = _mm512_loadu_ps(sums + r * sumsStride + j + 16);
-    }
-    for (int s = 0; s < S; ++s) {
-      const bf16* row = w + 2 * s * stride + j;
-      __builtin_prefetch(row + 4 * kPairSteps * stride);
-      __builtin_prefetch(row + (4 * kPairSteps + 1) * stride);
-      const __m512i even = _mm512_maskz_loadu_epi16(mask, row);
-      const __m512i second = odd ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(mask, row + stride);
-      const __m512bh a = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(even, second));
-      const __m512bh b = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(even, second));
-      for (int r = 0; r < R; ++r) {
-        low[r] = _mm512_dpbf16_ps(low[r], factor[r][s], a);
-        high[r] = _mm512_dpbf16_ps(high[r], factor[r][s], b);
-      }
-    }
-    for (int r = 0; r < R; ++r) {
-      _mm512_storeu_ps(sums + r * sumsStride + j, low[r]);
-      _mm512_storeu_ps(sums + r * sumsStride + j + 16, high[r]);
-    }
-  }
+  int64_t j = 0;
+  for (; j + kPairColumns <= columns; j += kPairColumns)
+    addPairsAt<R, S, true>(factor, w + j, stride, odd, 0, sums + j, sumsStride);
+  if (j < columns)
+    addPairsAt<R, S, false>(factor, w + j, stride, odd, (__mmask32(1) << (columns - j)) - 1, sums + j,
+                            sumsStride);
 }
 
 template <int S>
@@ -98,6 +115,21 @@ MF_PAIRS inline void streamPairs(const Product<bf16, Out>& p, const Span& span, 
   finishRows(p, span.begin, rows, column, columns, sums, stride);
 }
 
+// sum[r][c] += 32 products, or those of a mask, of x[r] and w[c] from k on.
+template <int R, int C, bool Whole>
+MF_PAIRS inline void dotPairsAt(int64_t in, int64_t k, const bf16* const* x, const bf16* w, __mmask32 mask,
+                                __m512 (*sum)[C]) {
+  __m512bh column[C];
+  for (int c = 0; c < C; ++c) {
+    if (R > 1) __builtin_prefetch(w + (c + C) * in + k);
+    column[c] = reinterpret_cast<__m512bh>(loadPairs<Whole>(w + c * in + k, mask));
+  }
+  for (int r = 0; r < R; ++r) {
+    const __m512bh row = reinterpret_cast<__m512bh>(loadPairs<Whole>(x[r] + k, mask));
+    for (int c = 0; c < C; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], row, column[c]);
+  }
+}
+
 // sums[r * sumsStride + c] = x[r] . w[c] for R rows and C columns.
 template <int R, int C>
 MF_PAIRS inline void dotPairTile(int64_t in, const bf16* const* x, const bf16* w, float* sums,
@@ -105,19 +137,9 @@ MF_PAIRS inline void dotPairTile(int64_t in, const bf16* const* x, const bf16* w
   __m512 sum[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) sum[r][c] = _mm512_setzero_ps();
-  for (int64_t k = 0; k < in; k += kPairColumns) {
-    const int64_t left = in - k;
-    const __mmask32 mask = left >= kPairColumns ? ~__mmask32(0) : (__mmask32(1) << left) - 1;
-    __m512bh column[C];
-    for (int c = 0; c < C; ++c) {
-      __builtin_prefetch(w + (c + C) * in + k);
-      column[c] = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, w + c * in + k));
-    }
-    for (int r = 0; r < R; ++r) {
-      const __m512bh row = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, x[r] + k));
-      for (int c = 0; c < C; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], row, column[c]);
-    }
-  }
+  int64_t k = 0;
+  for (; k + kPairColumns <= in; k += kPairColumns) dotPairsAt<R, C, true>(in, k, x, w, 0, sum);
+  if (k < in) dotPairsAt<R, C, false>(in, k, x, w, (__mmask32(1) << (in - k)) - 1, sum);
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) sums[r * sumsStride + c] = sumLanes<float>(reinterpret_cast<VecF>(sum[r][c]));
 }
@@ -141,7 +163,9 @@ MF_PAIRS inline void dotPairs(const Product<bf16, Out>& p, const Span& span, int
   for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
   const bf16* w = p.weight(span.expert) + column * in;
   int64_t c = 0;
-  for (; c + 4 <= columns; c += 4) dotPairColumns<4>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
+  // One row's sums are few enough for neighbouring columns to overlap in the processor.
+  for (; rows > 1 && c + 4 <= columns; c += 4)
+    dotPairColumns<4>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
   for (; c < columns; ++c) dotPairColumns<1>(rows, in, x, w + c * in, &sums[0][c], kDotColumns);
   finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
 }

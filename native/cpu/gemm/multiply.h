@@ -150,12 +150,17 @@ inline void multiply(const Product<typename M::T, Out>& p) {
   }
   const int64_t packed = static_cast<int64_t>(blocks.size()),
                 tasks = packed + static_cast<int64_t>(few.size());
-  forTasksAhead(tasks, p.groups.rows * p.in() * width, [&](int64_t task, int64_t following) {
+  const int64_t multiplyAdds = p.groups.rows * p.in() * width;
+  const auto runFew = [&](int64_t task) {
+    const Block& block = few[task];
+    Few::run(p, block.span, block.column, block.columns);
+  };
+  if (packed == 0) return forTaskShares(tasks, multiplyAdds, runFew);
+  forTasksAhead(tasks, multiplyAdds, [&](int64_t task, int64_t following) {
     if (task < packed) {
       multiplyBlock<M>(p, blocks[task], following >= 0 && following < packed ? &blocks[following] : nullptr);
     } else {
-      const Block& block = few[task - packed];
-      Few::run(p, block.span, block.column, block.columns);
+      runFew(task - packed);
     }
   });
 }
