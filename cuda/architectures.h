@@ -26,4 +26,16 @@ inline bool runsOn(std::string_view architectures, int major, int minor) {
   return false;
 }
 
+// Whether it has machine code with the instructions of one architecture alone: `90a`.
+inline bool hasSpecific(std::string_view architectures, std::string_view specific) {
+  while (!architectures.empty()) {
+    const size_t comma = std::min(architectures.find(','), architectures.size());
+    const std::string_view one = architectures.substr(0, comma);
+    architectures.remove_prefix(std::min(comma + 1, architectures.size()));
+    if (one.starts_with(specific) && (one.size() == specific.size() || one[specific.size()] == '-'))
+      return true;
+  }
+  return false;
+}
+
 }  // namespace mf::cuda

@@ -25,9 +25,11 @@ struct Dimensions {
 
 #ifdef MF_CUDA_EMULATED
 #include "cuda/emulation/instructions.h"
+#include "cuda/emulation/instructions_sm90.h"
 #else
 #include "cuda/language.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/ptx_sm90.cuh"
 #endif
 
 namespace mf::cuda {

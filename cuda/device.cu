@@ -79,6 +79,16 @@ int multiprocessors() {
   return count;
 }
 
+bool hasWarpgroupProducts() {
+  static const bool value = [] {
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "cudaDeviceGetAttribute");
+    return major == 9 && minor == 0 && hasSpecific(MF_CUDA_ARCHITECTURES, "90a");
+  }();
+  return value;
+}
+
 StreamHandle createStream() {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");

@@ -19,6 +19,9 @@ std::string reasonUnavailable();
 std::string deviceName();
 std::string architectures();
 int multiprocessors();
+// Whether kernels with the instructions of sm_90a run: the device has them, and the binary was built for
+// them.
+bool hasWarpgroupProducts();
 
 StreamHandle createStream();
 void destroyStream(StreamHandle stream);

@@ -1,5 +1,5 @@
-// Products on tensor cores. Few rows are for gemm_few_rows.cu, f64 for gemm_f64.cu, gradients of weights for
-// gemm_weight_gradient.cu.
+// Products on tensor cores. Few rows are for gemm_few_rows.cu, bf16 on sm_90a for gemm_warpgroup.cu, f64 for
+// gemm_f64.cu, gradients of weights for gemm_weight_gradient.cu.
 #include "cuda/gemm.cuh"
 
 #include "cuda/gemm_pipeline.cuh"
@@ -49,6 +49,7 @@ void multiply(StreamHandle stream, const Product& p) {
   if constexpr (std::is_same_v<T, float>) {
     multiplyShaped<T, Out, FloatShape>(stream, p);
   } else {
+    if (takesWarpgroups(p)) return multiplyByWarpgroups<Out>(stream, p);
     using Wide = ProductTiles<WideShape::kRows, WideShape::kColumns>;
     if (p.out.width >= WideShape::kColumns && Wide{p.groups, p.out.width, 0}.most() >= multiprocessors())
       multiplyShaped<T, Out, WideShape>(stream, p);

@@ -54,6 +54,10 @@ void multiply(StreamHandle stream, const Product& product);
 bool hasFewRows(const Product& product);
 template <typename T, typename Out>
 void multiplyFewRows(StreamHandle stream, const Product& product);
+// What multiply() does with bf16 on sm_90a, where rows begin at multiples of 16 bytes.
+bool takesWarpgroups(const Product& product);
+template <typename Out>
+void multiplyByWarpgroups(StreamHandle stream, const Product& product);
 template <typename T, typename Out>
 void weightGradient(StreamHandle stream, const WeightGradient& gradient);
 

@@ -8,10 +8,12 @@ namespace mf::cuda {
 
 constexpr int kPieceRows = 8;
 
-// Of one warp, in floats; rows are 8 floats further apart than they are long, against bank conflicts.
+// Of one warp, in floats, up to 64 columns at a time; rows are 8 floats further apart than they are long,
+// against bank conflicts.
 template <typename Shape>
 struct PieceLayout {
-  static constexpr int kStride = Shape::kWarpWidth + 8, kElements = kPieceRows * kStride;
+  static constexpr int kWidth = Shape::kWarpWidth < 64 ? Shape::kWarpWidth : 64;
+  static constexpr int kStride = kWidth + 8, kElements = kPieceRows * kStride;
 };
 
 // What the product's rows go through on their way out.
@@ -107,7 +109,7 @@ struct GradientFinish {
 // Eight rows of a warp's share of a tile, in shared memory.
 template <typename Shape>
 struct Piece {
-  static constexpr int kStride = PieceLayout<Shape>::kStride, kWidth = Shape::kWarpWidth;
+  static constexpr int kStride = PieceLayout<Shape>::kStride, kWidth = PieceLayout<Shape>::kWidth;
   const SharedSpan<float>& values;
   const int (&memoryRows)[2];  // of this lane's rows, lane and 32 + lane of the warp's share
   int first, rows;             // its first row in the warp's share, and how many it has
@@ -163,8 +165,8 @@ struct Piece {
 template <typename Shape, typename Finish>
 MF_DEVICE void finishTile(const WarpSums<Shape>& product, const SharedSpan<float>& values, const Tile& tile,
                           const Finish& finish) {
-  constexpr int kStride = PieceLayout<Shape>::kStride;
-  static_assert(Shape::kWarpHeight <= 2 * kWarpSize);
+  constexpr int kStride = PieceLayout<Shape>::kStride, kWidth = PieceLayout<Shape>::kWidth;
+  static_assert(Shape::kWarpHeight <= 2 * kWarpSize && Shape::kWarpWidth % kWidth == 0);
   const int64_t row = tile.row + Shape::row(), column = tile.column + Shape::column();
   if (row >= tile.rowEnd || column >= tile.columnEnd) return;
   int memoryRows[2];
@@ -175,21 +177,26 @@ MF_DEVICE void finishTile(const WarpSums<Shape>& product, const SharedSpan<float
   }
   const int g = laneId() / 4, t = laneId() % 4;
   const int height = static_cast<int>(minimum<int64_t>(tile.rowEnd - row, Shape::kWarpHeight));
+  const int width = static_cast<int>(minimum<int64_t>(tile.columnEnd - column, Shape::kWarpWidth));
   MF_NO_UNROLL
   for (int first = 0; first < height; first += kPieceRows) {
-    MF_UNROLL
-    for (int i = 0; i < Shape::kFragmentRows * 2; ++i) {
-      if (i * kPieceRows != first) continue;
+    MF_NO_UNROLL
+    for (int left = 0; left < width; left += kWidth) {
       MF_UNROLL
-      for (int j = 0; j < Shape::kFragmentColumns; ++j) {
-        const float(&sums)[4] = product.sums[i / 2][j];
-        asVector<Vector<float, 2>>(values.at(g * kStride + j * 8 + 2 * t)) = {sums[i % 2 * 2],
-                                                                              sums[i % 2 * 2 + 1]};
+      for (int i = 0; i < Shape::kFragmentRows * 2; ++i) MF_UNROLL
+      for (int part = 0; part < Shape::kWarpWidth / kWidth; ++part) {
+        if (i * kPieceRows != first || part * kWidth != left) continue;
+        MF_UNROLL
+        for (int j = 0; j < kWidth / 8; ++j) {
+          const float(&sums)[4] = product.sums[i / 2][part * (kWidth / 8) + j];
+          asVector<Vector<float, 2>>(values.at(g * kStride + j * 8 + 2 * t)) = {sums[i % 2 * 2],
+                                                                                sums[i % 2 * 2 + 1]};
+        }
       }
+      syncWarp();
+      finish.write(Piece<Shape>{values, memoryRows, first, minimum(height - first, kPieceRows), column + left,
+                                tile.columnEnd, finish.stride()});
     }
-    syncWarp();
-    finish.write(Piece<Shape>{values, memoryRows, first, minimum(height - first, kPieceRows), column,
-                              tile.columnEnd, finish.stride()});
   }
 }
 

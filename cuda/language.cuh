@@ -8,6 +8,10 @@
 #include <utility>
 
 #define MF_KERNEL __global__ static
+// A kernel of at most so many threads, one block at a time on a multiprocessor; a parameter that it may take
+// the address of.
+#define MF_KERNEL_OF(threads) __global__ static __launch_bounds__(threads, 1)
+#define MF_PARAMETER(T) const __grid_constant__ T
 #define MF_DEVICE __device__ __forceinline__
 #define MF_UNROLL _Pragma("unroll")
 #define MF_NO_UNROLL _Pragma("unroll 1")
@@ -89,13 +93,19 @@ class SharedSpan {
   __shared__ alignas(16) unsigned char name##Bytes[sizeof(T) * (count)]; \
   const ::mf::cuda::SharedSpan<T> name(name##Bytes, count)
 
+MF_DEVICE uint32_t sharedAddress(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
 extern __shared__ __align__(16) unsigned char dynamicSharedBytes[];
 
-// Dynamic shared memory, taken piece by piece, each 16-byte aligned.
+// Dynamic shared memory, taken piece by piece, each 16-byte aligned. Where more is asked, up to
+// `alignment` - 16 bytes are left out.
 class DynamicShared {
  public:
   template <typename T>
-  MF_DEVICE SharedSpan<T> take(int count) {
+  MF_DEVICE SharedSpan<T> take(int count, unsigned alignment = 16) {
+    if (alignment > 16) taken_ += -(sharedAddress(dynamicSharedBytes) + taken_) % alignment;
     unsigned char* data = dynamicSharedBytes + taken_;
     taken_ += (static_cast<unsigned>(sizeof(T)) * static_cast<unsigned>(count) + 15) / 16 * 16;
     return {data, count};

@@ -1,5 +1,6 @@
 #pragma once
 // Every PTX instruction that kernels use, one wrapper each; cuda/emulation/instructions.h has their twins.
+// Those of sm_90a are in ptx_sm90.cuh.
 #include "cuda/language.cuh"
 
 namespace mf::cuda {
@@ -46,10 +47,6 @@ MF_DEVICE float reciprocalApproximate(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-MF_DEVICE uint32_t sharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
 // Four 8 x 8 matrices of two-byte elements: lane 8 m + r gives the address of row r of matrix m.

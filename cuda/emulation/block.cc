@@ -25,6 +25,7 @@ namespace {
 constexpr size_t kStack = size_t{256} << 10;
 constexpr size_t kMostShared = size_t{227} << 10;  // of a block on sm_90; sm_80 has 163
 constexpr size_t kMostStatic = size_t{48} << 10;
+constexpr size_t kFirstAddress = 976;  // of the arena: dynamic memory begins at 1040, a multiple of 16 only
 constexpr int kMostThreads = 1024;
 constexpr char kFence = static_cast<char>(0xA5);
 
@@ -85,17 +86,27 @@ void Block::fail(const std::string& what) const {
   throw Error(ErrorKind::Kernel, described(what));
 }
 
+std::string Block::nameOf(const Access& access) const {
+  if (access.agent < launch_->threads) return "thread " + std::to_string(access.agent);
+  const int beyond = access.agent - races_.warpAgent(0);
+  return beyond < 0 ? "a copy" : "a product of warp " + std::to_string(beyond);
+}
+
 // It must not throw: the compiler takes the hooks that call it for functions that don't.
 void Block::noteAccess(const void* p, size_t bytes, bool write) {
+  if (!current_ || failure_) return;
   const auto* address = static_cast<const char*>(p);
-  if (address < arena_ || address >= arena_ + used_ || !current_ || failure_) return;
-  const Access* other =
-      races_.note(static_cast<size_t>(address - arena_), bytes, write, races_.stamp(current_->index));
-  if (!other) return;
-  failure_ = std::make_exception_ptr(Error(
-      ErrorKind::Kernel,
-      described("a race in shared memory with thread " + std::to_string(other->thread) +
-                ", without a barrier between the " + (write ? "write" : "read") + " and the other access")));
+  std::string what;
+  if (address < arena_ || address >= arena_ + used_) {
+    if (!warpgroups_.holds(current_->index, p, bytes)) return;
+    what = "sums of a product are touched before wgmma.wait_group";
+  } else {
+    const Access* other = races_.note(offsetOf(p), bytes, write, current_->index);
+    if (!other) return;
+    what = "a race in shared memory with " + nameOf(*other) + ", without a barrier between the " +
+           (write ? "write" : "read") + " and the other access";
+  }
+  failure_ = std::make_exception_ptr(Error(ErrorKind::Kernel, described(what)));
 }
 
 void Block::prepareThreads() {
@@ -122,6 +133,7 @@ void Block::prepareThreads() {
     thread.index = i;
     thread.state = Thread::State::Barrier;
     thread.exchanges = 0;
+    thread.waitsFor = nullptr;
     thread.open.clear();
     thread.groups.clear();
     MF_PERMIT(stacks_ + static_cast<size_t>(i) * kStack, kStack);
@@ -142,7 +154,19 @@ void Block::prepareArena() {
   arrays_.push_back({nullptr, kRedzone, launch_->shared});
   MF_FORBID(arena_, kRedzone);
   MF_FORBID(arena_ + used_ - kRedzone, kRedzone);
-  races_.reset(capacity_);
+  races_.reset(capacity_, launch_->threads);
+  barriers_.reset();
+  warpgroups_.reset(launch_->threads);
+}
+
+uint32_t Block::sharedAddress(const void* p) const {
+  checkShared(p, 1, 1);
+  return static_cast<uint32_t>(offsetOf(p) + kFirstAddress);
+}
+
+void* Block::sharedAt(uint32_t address) const {
+  if (address < kFirstAddress || address - kFirstAddress >= used_) fail("an address outside shared memory");
+  return arena_ + (address - kFirstAddress);
 }
 
 void* Block::sharedArray(const void* key, size_t bytes, size_t alignment) {
@@ -196,10 +220,10 @@ void Block::run(const Launch& launch, Index index) {
   ready_.clear();
   release(Thread::State::Barrier, 0, launch.threads);
   Block* outer = std::exchange(runningBlock, this);
-  while (!ready_.empty() && !failure_) {
-    current_ = ready_.front();
-    ready_.pop_front();
-    current_->fiber.resume();
+  try {
+    runThreads();
+  } catch (...) {
+    failure_ = std::current_exception();
   }
   current_ = nullptr;
   runningBlock = outer;
@@ -207,8 +231,24 @@ void Block::run(const Launch& launch, Index index) {
     MF_PERMIT(arena_, capacity_);
     std::rethrow_exception(failure_);
   }
-  if (alive_ > 0) failStuck();
   checkRedzones();
+}
+
+void Block::runThreads() {
+  while (!failure_ && alive_ > 0) {
+    current_ = nullptr;
+    if (ready_.empty()) {
+      if (!barriers_.completeOne()) failStuck();
+      continue;
+    }
+    current_ = ready_.front();
+    ready_.pop_front();
+    current_->fiber.resume();
+  }
+  if (failure_) return;
+  current_ = nullptr;
+  if (barriers_.anyInFlight()) fail("the block ends while copies are on their way");
+  warpgroups_.finish();
 }
 
 void Block::entry() {
@@ -251,6 +291,19 @@ void Block::release(Thread::State state, int begin, int end) {
   for (int i = begin; i < end; ++i)
     if (threads_[static_cast<size_t>(i)]->state == state)
       released.push_back(threads_[static_cast<size_t>(i)].get());
+  makeReady(released);
+}
+
+void Block::wake(const std::function<bool(Thread&)>& chosen) {
+  std::vector<Thread*> woken;
+  for (int i = 0; i < launch_->threads; ++i) {
+    Thread& thread = *threads_[static_cast<size_t>(i)];
+    if (thread.state == Thread::State::Phase && chosen(thread)) woken.push_back(&thread);
+  }
+  makeReady(woken);
+}
+
+void Block::makeReady(std::vector<Thread*>& released) {
   if (schedule().order == Schedule::Order::Reverse) std::reverse(released.begin(), released.end());
   if (schedule().order == Schedule::Order::Random) std::shuffle(released.begin(), released.end(), random_);
   for (Thread* thread : released) {
@@ -296,17 +349,24 @@ const char* Block::exchange(const void* value, size_t bytes, int line) {
   return slots;
 }
 
+bool Block::isLastLane() const {
+  return warps_[static_cast<size_t>(current_->index / kWarp)].arrived == kWarp - 1;
+}
+
 void Block::syncWarp(int line) {
-  const int warp = current_->index / kWarp;
-  const bool last = warps_[static_cast<size_t>(warp)].arrived == kWarp - 1;
-  if (last) races_.warpBarrier(warp);
-  exchange(&line, sizeof line, line);
+  if (isLastLane()) races_.warpBarrier(current_->index / kWarp);
+  meet(line);
+}
+
+void PendingCopy::finish() const {
+  if (arrived) return;
+  std::memcpy(target, source, filled);
+  std::memset(static_cast<char*>(target) + filled, 0, bytes - filled);
 }
 
 void Block::finishCopy(const PendingCopy& copy) {
   noteAccess(copy.target, copy.bytes, true);
-  std::memcpy(copy.target, copy.source, copy.filled);
-  std::memset(static_cast<char*>(copy.target) + copy.filled, 0, copy.bytes - copy.filled);
+  copy.finish();
 }
 
 void Block::copyAsync(PendingCopy copy) {
@@ -314,9 +374,22 @@ void Block::copyAsync(PendingCopy copy) {
   if (copy.filled > 0 && reinterpret_cast<uintptr_t>(copy.source) % copy.bytes != 0)
     fail("the source of an asynchronous copy is not aligned");
   noteAccess(copy.target, copy.bytes, true);
-  if (!schedule().lateCopies) return finishCopy(copy);
-  std::memset(copy.target, 0xff, copy.bytes);  // until it arrives
+  if (schedule().lateCopies) {
+    std::memset(copy.target, 0xff, copy.bytes);  // until it arrives
+  } else {
+    copy.finish();
+    copy.arrived = true;
+  }
   current_->open.push_back(copy);
+}
+
+std::vector<PendingCopy> Block::takeCopies() {
+  std::vector<PendingCopy> copies;
+  for (const auto& group : current_->groups) copies.insert(copies.end(), group.begin(), group.end());
+  copies.insert(copies.end(), current_->open.begin(), current_->open.end());
+  current_->groups.clear();
+  current_->open.clear();
+  return copies;
 }
 
 void Block::commitCopies() {
@@ -340,7 +413,7 @@ void Block::failStuck() const {
     where += " thread " + std::to_string(i) + " in line " + std::to_string(thread.line) + ",";
     if (where.size() > 200) break;
   }
-  fail("threads wait for others that never come:" + where);
+  fail("threads wait for others that never come:" + where + barriers_.outstanding());
 }
 
 void run(const Launch& launch) {

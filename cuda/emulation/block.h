@@ -12,8 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "cuda/emulation/barriers.h"
 #include "cuda/emulation/fiber.h"
 #include "cuda/emulation/race.h"
+#include "cuda/emulation/warpgroups.h"
 
 namespace mf::cuda::emulation {
 
@@ -41,19 +43,22 @@ struct Launch {
   const void* kernel = nullptr;
 };
 
-// A cp.async that has not arrived.
+// A cp.async that no one has waited for.
 struct PendingCopy {
   void* target;
   const void* source;
   size_t bytes, filled;  // of the target's bytes those that come from the source; the rest become 0
+  bool arrived = false;  // at once, with early copies
+  void finish() const;
 };
 
 struct Thread {
-  enum class State { Ready, Barrier, Warp, Done };
+  enum class State { Ready, Barrier, Warp, Phase, Done };
   Fiber fiber;
   int index = 0;
   State state = State::Ready;
-  int line = 0;  // of the wrapper that it waits in
+  int line = 0;                    // of the wrapper that it waits in
+  const void* waitsFor = nullptr;  // the barrier in memory, in state Phase
   uint32_t exchanges = 0;
   std::deque<PendingCopy> open;                // not committed
   std::deque<std::deque<PendingCopy>> groups;  // committed, oldest first
@@ -93,6 +98,25 @@ class Block {
 
   [[noreturn]] void fail(const std::string& what) const;
 
+  // For what works beside the threads.
+  Barriers& barriers() { return barriers_; }
+  Warpgroups& warpgroups() { return warpgroups_; }
+  RaceDetector& races() { return races_; }
+  uint64_t random() { return random_(); }
+  std::string nameOf(const Access& access) const;
+  // Where a byte of shared memory lies in its address space, and in the arena.
+  uint32_t sharedAddress(const void* p) const;
+  void* sharedAt(uint32_t address) const;
+  size_t offsetOf(const void* p) const { return static_cast<size_t>(static_cast<const char*>(p) - arena_); }
+  // Suspends this thread until wake() finds it.
+  void sleep(Thread::State state, int line) { wait(state, line); }
+  void wake(const std::function<bool(Thread&)>& chosen);
+  // Whether the other lanes of this warp wait in an exchange already; meet() lets them go on.
+  bool isLastLane() const;
+  void meet(int line) { exchange(&line, sizeof line, line); }
+  // This thread's cp.async that it has not waited for.
+  std::vector<PendingCopy> takeCopies();
+
  private:
   struct Array {
     const void* key;
@@ -107,9 +131,10 @@ class Block {
   static void entry();
   void prepareThreads();
   void prepareArena();
-  void schedule_();
   void wait(Thread::State state, int line);
   void release(Thread::State state, int begin, int end);
+  void makeReady(std::vector<Thread*>& threads);
+  void runThreads();
   void threadEnded(Thread& thread);
   void finishCopy(const PendingCopy& copy);
   void checkRedzones() const;
@@ -132,6 +157,8 @@ class Block {
   std::exception_ptr failure_;
   std::mt19937_64 random_;
   RaceDetector races_;
+  Barriers barriers_{*this};
+  Warpgroups warpgroups_{*this};
 };
 
 // Runs all blocks of a launch, on the threads of the pool.

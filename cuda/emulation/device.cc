@@ -49,6 +49,14 @@ std::string architectures() {
 int multiprocessors() {
   return 3;
 }
+// MODULEFORMER_EMULATION_WARPGROUPS: on, or off for the kernels of other devices.
+bool hasWarpgroupProducts() {
+  static const bool value = [] {
+    const char* name = std::getenv("MODULEFORMER_EMULATION_WARPGROUPS");
+    return name && std::strcmp(name, "on") == 0;
+  }();
+  return value;
+}
 StreamHandle createStream() {
   return nullptr;
 }

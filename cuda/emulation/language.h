@@ -9,6 +9,8 @@
 #include "cuda/emulation/graph.h"
 
 #define MF_KERNEL inline
+#define MF_KERNEL_OF(threads) inline
+#define MF_PARAMETER(T) const T
 #define MF_DEVICE inline
 #define MF_UNROLL _Pragma("GCC unroll 16")
 #define MF_NO_UNROLL _Pragma("GCC unroll 1")
@@ -136,13 +138,19 @@ inline bool syncThreadsOr(bool flag, int line = __builtin_LINE()) {
   return any;
 }
 
-// Dynamic shared memory, taken piece by piece, each 16-byte aligned.
+inline uint32_t sharedAddress(const void* p) {
+  return emulation::Block::running()->sharedAddress(p);
+}
+
+// Dynamic shared memory, taken piece by piece, each 16-byte aligned. Where more is asked, up to
+// `alignment` - 16 bytes are left out.
 class DynamicShared {
  public:
   template <typename T>
-  SharedSpan<T> take(int count) {
+  SharedSpan<T> take(int count, unsigned alignment = 16) {
     emulation::Block& block = *emulation::Block::running();
     const size_t bytes = (sizeof(T) * static_cast<size_t>(count) + 15) / 16 * 16;
+    if (alignment > 16) taken_ += -sharedAddress(block.dynamicShared() + taken_) % alignment;
     char* data = block.dynamicShared() + taken_;
     block.checkShared(data, bytes, 16);
     taken_ += bytes;
