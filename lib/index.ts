@@ -3,7 +3,13 @@ export * from './data/index.js';
 export * from './errors.js';
 export { addExperts, fingerprint, saveNewExperts } from './experts/adapter.js';
 export { compareOutputs, type OutputChange } from './experts/compare.js';
-export { extendExperts, newExpertGroups, newExpertPatterns, type ExtendOptions } from './experts/extend.js';
+export {
+  extendExperts,
+  newExpertGroups,
+  newExpertPatterns,
+  type ExtendOptions,
+  type NewRows,
+} from './experts/extend.js';
 export { domainInformation, entropy } from './experts/information.js';
 export {
   pruneExperts,

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import test from 'ava';
+import { copyInto, narrow, noGrad } from '../lib/autograd/index.js';
 import { CheckpointError, ConfigError, ValueError } from '../lib/errors.js';
 import { addExperts, fingerprint, saveNewExperts } from '../lib/experts/adapter.js';
 import { compareOutputs } from '../lib/experts/compare.js';
@@ -146,6 +147,56 @@ for (const gate_type of GATES) {
   });
 }
 
+for (const dtype of ['f32', 'bf16'] as const) {
+  test(`hidden units of the routers that new experts alone read: ${dtype}`, async (t) => {
+    const dir = await temporaryDirectory(t);
+    const base = await letterModel({}, dtype);
+    const batches = await letterBatches();
+    const G = base.config.gating_size;
+    const wider = extendExperts(base, { mlp: 1, attention: 1, gating: 3, seed: 1 });
+    t.is(wider.config.gating_size, G + 3);
+    const name = 'transformer.h.1.mlpf.gate.w_gate.3.weight';
+    const [old, rows] = [
+      await numbers(parametersOf(base).get(name)!),
+      await numbers(parametersOf(wider).get(name)!),
+    ];
+    for (let e = 0; e < 4; e++)
+      t.deepEqual(
+        Array.from(rows.slice(e * (G + 3), (e + 1) * (G + 3))),
+        [...old.slice(e * G, (e + 1) * G), 0, 0, 0],
+        `expert ${e} does not read them`,
+      );
+    t.true(rows.slice(4 * (G + 3) + G).some((x) => x !== 0));
+    const hidden = 'transformer.h.1.mlpf.gate.w_gate.0.weight';
+    const before = await parametersOf(wider).get(hidden)!.bytes();
+    trainABit(wider, batches, 4);
+    const after = await parametersOf(wider).get(hidden)!.bytes();
+    const kept = (before.length * G) / (G + 3);
+    t.deepEqual(after.subarray(0, kept), before.subarray(0, kept), 'the old ones are frozen');
+    t.notDeepEqual(after.subarray(kept), before.subarray(kept), 'the new ones learn');
+
+    const files = ['a', 'b', 'c'].map((each) => join(dir, `${each}.safetensors`));
+    const plain = extendExperts(base, { mlp: 1, seed: 2 });
+    const other = extendExperts(base, { mlp: 2, gating: 2, seed: 3 });
+    for (const [i, model] of [wider, plain, other].entries()) {
+      if (model !== wider) trainABit(model, batches, 4);
+      await saveNewExperts(model, base, files[i]!);
+    }
+    t.is((await compareOutputs(wider, await addExperts(base, [files[0]!]), batches)).logits, 0);
+    t.is((await compareOutputs(other, await addExperts(base, [files[2]!]), batches)).logits, 0);
+    const all = await addExperts(base, files);
+    t.deepEqual([all.config.gating_size, all.config.n_mlp_experts], [G + 5, 8]);
+    const together = await numbers(parametersOf(all).get(name)!);
+    const last = Array.from(together.slice(7 * (G + 5)));
+    t.deepEqual(last.slice(G, G + 3), [0, 0, 0], 'the units of another file are not read');
+    const own = await numbers(parametersOf(other).get(name)!);
+    t.deepEqual([...last.slice(0, G), ...last.slice(G + 3)], Array.from(own.slice(5 * (G + 2))));
+    const changed = parametersOf(wider).get(name)!;
+    noGrad(() => scope(() => copyInto(narrow(changed, 0, 1), narrow(changed, 4, 1))));
+    await t.throwsAsync(saveNewExperts(wider, base, files[0]!), { message: /w_gate.3.weight is not that/ });
+  });
+}
+
 test('a file that does not fit is refused with the reason', async (t) => {
   const dir = await temporaryDirectory(t);
   const base = await letterModel({}, 'f32');
@@ -206,6 +257,12 @@ test('impossible wishes are named', async (t) => {
     message: /-1 new mlp experts/,
   });
   t.throws(() => extendExperts(model, { mlp: 1, outputScale: NaN }), { instanceOf: ValueError });
+  t.throws(() => extendExperts(model, { mlp: 1, gating: 0.5 }), { instanceOf: ValueError });
+  const linear = await letterModel({ gate_type: 'linear' });
+  t.throws(() => extendExperts(linear, { mlp: 1, gating: 2 }), {
+    instanceOf: ValueError,
+    message: /need the gate mlp, this model's is linear/,
+  });
   t.throws(() => extendExperts(model, { mlp: 1, init: 'copy' }), {
     instanceOf: ValueError,
     message: /needs usage/,

@@ -16,6 +16,7 @@ export interface ExtendFlags extends ReadingFlags {
   out: string;
   attention: number;
   mlp: number;
+  gating: number;
   init: 'random' | 'copy';
   outputScale: number;
   noise: number;
@@ -107,6 +108,7 @@ function addExtend(program: Command): void {
     .requiredOption('--out <dir>', 'where the larger checkpoint goes')
     .option('--attention <n>', 'new attention experts in each block', integer(), 0)
     .option('--mlp <n>', 'new MLP experts in each block', integer(), 0)
+    .option('--gating <n>', 'new hidden units of each router, which new experts alone read', integer(), 0)
     .addOption(
       new Option('--init <how>', 'at random, or copies of the experts that --data uses most')
         .choices(['random', 'copy'])

@@ -114,11 +114,11 @@ function removedRows({ kept, removed }: Omit<PruneResult, 'model'>): Rows {
 }
 
 export async function extend(path: string, flags: ExtendFlags): Promise<void> {
-  const { attention, mlp, init, outputScale, noise, seed } = flags;
+  const { attention, mlp, gating, init, outputScale, noise, seed } = flags;
   if (init === 'copy' && !flags.data) throw new ValueError('extend: copies need texts (--data)');
   const { checkpoint, model, domains } = await load(path, flags);
   const usage = init === 'copy' ? await expertUsage(model, domains) : undefined;
-  const extended = extendExperts(model, { attention, mlp, init, usage, outputScale, noise, seed });
+  const extended = extendExperts(model, { attention, mlp, gating, init, usage, outputScale, noise, seed });
   await finish(flags, { checkpoint, model, domains }, extended);
 }
 

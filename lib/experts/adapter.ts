@@ -7,8 +7,16 @@ import type { ModuleFormerForCausalLM } from '../model/moduleformer.js';
 import { loadParameters, tensorToWrite } from '../model/weights.js';
 import { scope } from '../scope.js';
 import { empty, type Tensor } from '../tensor.js';
-import { newExpertPatterns, newRows } from './extend.js';
-import { expertCounts, expertParameters, parametersOf, withExperts, type ExpertSources } from './rebuild.js';
+import { newExpertPatterns } from './extend.js';
+import {
+  expertCounts,
+  expertParameters,
+  gatingParameterNames,
+  parametersOf,
+  placeColumns,
+  withExperts,
+  type ExpertSources,
+} from './rebuild.js';
 import type { ExpertKind } from './usage.js';
 
 /*
@@ -17,7 +25,9 @@ import type { ExpertKind } from './usage.js';
  *
  *   transformer.h.N.attn.q_proj.experts.weight         [n, D, A]
  *   transformer.h.N.attn.q_proj.output_experts.weight  [n, A, D]
- *   transformer.h.N.attn.q_proj.gate.<rows>            [n, G] or [n, D]
+ *   transformer.h.N.attn.q_proj.gate.<rows>            [n, G] or [n, D]; [n, G + g] with g new hidden units
+ *   transformer.h.N.attn.q_proj.gate.w_gate.0.weight   [g, D], with new hidden units alone
+ *   transformer.h.N.attn.q_proj.gate.w_gate.0.bias     [g]
  *   transformer.h.N.mlpf. ...                          likewise, with F for A
  *
  * where <rows> is w_gate.3.weight (mlp), w_gate.0.weight (linear) or expert_centroids (gmm). The metadata hold
@@ -64,7 +74,7 @@ export async function saveNewExperts(
     throw new ValueError(`saveNewExperts: the model is ${model.dtype}, its base ${base.dtype}`);
   const trained = parametersOf(model);
   for (const [name, parameter] of base.namedParameters()) {
-    if (!(await startsWith(trained.get(name), parameter))) {
+    if (!(await holds(trained.get(name), parameter))) {
       throw new ValueError(
         `saveNewExperts: ${name} is not that of the base: more than new experts was trained, save the whole model`,
       );
@@ -85,51 +95,83 @@ export async function addExperts(
 ): Promise<ModuleFormerForCausalLM> {
   if (files.length === 0) throw new ValueError('addExperts: no file was given');
   const print = await fingerprint(base);
-  const counts: BlockCounts[] = [];
+  const contents: Content[] = [];
   for (const file of files) {
     await using source = await SafetensorsFile.open(file);
     requireFit(source, print, base.dtype);
-    counts.push(countsIn(source, base.config));
+    contents.push(contentOf(source, base.config));
   }
   const sources = baseSources(base.config).map((block, n) => {
     const all = (kind: ExpertKind): ExpertSources => {
-      const added = counts.reduce((sum, file) => sum + (file[n]?.[kind] ?? 0), 0);
+      const added = contents.reduce((sum, { counts }) => sum + (counts[n]?.[kind] ?? 0), 0);
       return [...block[kind], ...Array<null>(added).fill(null)];
     };
     return { attention: all('attention'), mlp: all('mlp') };
   });
-  const model = withExperts(base, sources);
-  const used = new Map<string, number>();
+  const gating = contents.reduce((sum, each) => sum + each.gating, 0);
+  const changes = { gating_size: base.config.gating_size + gating };
+  const model = withExperts(base, sources, { changes });
+  const used = { rows: new Map<string, number>(), gating: 0 };
   for (const [i, file] of files.entries()) {
-    await fillRows(model, base.config, { file, counts: counts[i] as BlockCounts, used });
+    const content = contents[i] as Content;
+    await fillRows(model, base.config, { file, content, used });
+    used.gating += content.gating;
   }
   return model;
 }
 
-/** Numbers of experts by block. */
-type BlockCounts = Record<ExpertKind, number>[];
+/** What a file holds. */
+interface Content {
+  /** New experts by block. */
+  counts: Record<ExpertKind, number>[];
+  /** New hidden units of each router. */
+  gating: number;
+}
 
-/** Loads a file behind the experts of the base and those of the files before, of which `used` counts the rows. */
+/** Loads a file behind the experts of the base and those of the files before, whose rows and hidden units are `used`. */
 async function fillRows(
   model: ModuleFormerForCausalLM,
   base: ModuleFormerConfig,
-  { file, counts, used }: { file: string; counts: BlockCounts; used: Map<string, number> },
+  {
+    file,
+    content: { counts, gating },
+    used,
+  }: { file: string; content: Content; used: { rows: Map<string, number>; gating: number } },
 ): Promise<void> {
   const parameters = parametersOf(model);
   const targets = new Map<string, Tensor>();
-  for (const { name, kind, block } of expertParameters(base)) {
+  const finish: (() => void)[] = [];
+  const { gating_size: width } = base;
+  const rowsOf = (name: string, first: number, count: number): Tensor =>
+    noGrad(() => narrow(parameters.get(name) as Tensor, first, count));
+  for (const { name, role, kind, block } of expertParameters(base)) {
     const count = counts[block]?.[kind] ?? 0;
     if (count === 0) continue;
-    const before = used.get(name) ?? 0;
-    used.set(name, before + count);
-    const first = (expertCounts(base, kind)[block] ?? 0) + before;
-    targets.set(
-      name,
-      noGrad(() => narrow(parameters.get(name) as Tensor, first, count)),
-    );
+    const before = used.rows.get(name) ?? 0;
+    used.rows.set(name, before + count);
+    const rows = rowsOf(name, (expertCounts(base, kind)[block] ?? 0) + before, count);
+    if (role !== 'router' || model.config.gating_size === width) {
+      targets.set(name, rows);
+      continue;
+    }
+    // The hidden units of the file are behind those of the files before, and so are the columns that read them.
+    const own = empty([count, width + gating], rows.dtype, rows.device);
+    targets.set(name, own);
+    finish.push(() => {
+      noGrad(() => {
+        scope(() => {
+          copyInto(rows, placeColumns(own, model.config.gating_size, { shared: width, shift: used.gating }));
+        });
+      });
+      rows.dispose();
+    });
+    if (gating === 0) continue;
+    for (const hidden of gatingParameterNames(kind, block))
+      targets.set(hidden, rowsOf(hidden, width + used.gating, gating));
   }
   await using source = await SafetensorsFile.open(file);
   await loadParameters(targets, source, file);
+  for (const place of finish) place();
   for (const rows of targets.values()) rows.dispose();
 }
 
@@ -143,15 +185,13 @@ function baseSources(config: ModuleFormerConfig): Record<ExpertKind, number[]>[]
   }));
 }
 
-/** The rows of the new experts, in memory of their own. */
+/** What is new, in memory of its own. */
 function newParts(
   model: ModuleFormerForCausalLM,
   base: ModuleFormerConfig,
 ): { name: string; part: Tensor }[] {
   const parameters = parametersOf(model);
-  return [...expertParameters(model.config)].flatMap(({ name, kind, block }) => {
-    const [first, end] = newRows(base, model.config, kind, block);
-    if (end === first) return [];
+  return newExpertPatterns(model.config, base).map(({ name, rows: [first, end] }) => {
     const part = noGrad(() =>
       scope(() => {
         const rows = narrow(parameters.get(name) as Tensor, first, end - first);
@@ -160,7 +200,7 @@ function newParts(
         return copy;
       }),
     );
-    return [{ name, part }];
+    return { name, part };
   });
 }
 
@@ -189,27 +229,38 @@ function requireFit({ path, metadata }: SafetensorsFile, print: string, dtype: s
   }
 }
 
-/** How many experts of each kind and block a file holds. Shapes are checked when it is loaded. */
-function countsIn(source: SafetensorsFile, config: ModuleFormerConfig): Record<ExpertKind, number>[] {
+/** Shapes are checked when a file is loaded. */
+function contentOf(source: SafetensorsFile, config: ModuleFormerConfig): Content {
+  const rowsIn = (name: string): number => source.entries.get(name)?.shape[0] ?? 0;
   const counts = baseSources(config).map(() => ({ attention: 0, mlp: 0 }));
+  let gating = 0;
   for (const { name, role, kind, block } of expertParameters(config)) {
-    if (role === 'input')
-      (counts[block] as Record<ExpertKind, number>)[kind] = source.entries.get(name)?.shape[0] ?? 0;
+    if (role === 'input') (counts[block] as Record<ExpertKind, number>)[kind] = rowsIn(name);
+    if (config.gate_type === 'mlp') gating = Math.max(gating, rowsIn(gatingParameterNames(kind, block)[0]));
   }
   if (counts.every(({ attention, mlp }) => attention + mlp === 0))
     throw new CheckpointError(`${source.path}: holds no expert that fits this model`);
-  return counts;
+  return { counts, gating };
 }
 
-/** Whether the first rows of a parameter are those of the base, to the bit. */
-async function startsWith(parameter: Tensor | undefined, base: Tensor): Promise<boolean> {
+/**
+ * Whether a parameter is that of the base with something behind it, to the bit: more rows, and more columns that are 0 in
+ * the rows of the base.
+ */
+async function holds(parameter: Tensor | undefined, base: Tensor): Promise<boolean> {
   const [rows, ...rest] = base.shape as [number, ...number[]];
   const [own, ...ownRest] = parameter?.shape ?? [];
-  if (!parameter || own === undefined || own < rows || ownRest.join() !== rest.join()) return false;
-  const first = noGrad(() => narrow(parameter, 0, rows));
+  if (!parameter || own === undefined || own < rows || ownRest.length !== rest.length) return false;
+  const [width, ownWidth] = [rest[0] ?? 1, ownRest[0] ?? 1];
+  const isWider = rest.length === 1 && ownWidth > width;
+  if (!isWider && ownRest.join() !== rest.join()) return false;
+  const [first, wanted] = noGrad(() => [
+    narrow(parameter, 0, rows),
+    isWider ? placeColumns(base, ownWidth) : narrow(base, 0, rows),
+  ]);
   try {
-    return Buffer.compare(await first.bytes(), await base.bytes()) === 0;
+    return Buffer.compare(await first.bytes(), await wanted.bytes()) === 0;
   } finally {
-    first.dispose();
+    for (const each of [first, wanted]) each.dispose();
   }
 }

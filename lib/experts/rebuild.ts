@@ -1,8 +1,8 @@
-import { copyInto, narrow, noGrad } from '../autograd/index.js';
+import { copyInto, linear, narrow, noGrad } from '../autograd/index.js';
 import { collapseCounts, ModuleFormerConfig, type ModuleFormerConfigInit } from '../model/config.js';
 import { ModuleFormerForCausalLM } from '../model/moduleformer.js';
 import { scope } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { tensor, type Tensor } from '../tensor.js';
 import { EXPERT_KINDS, type ExpertKind } from './usage.js';
 
 /** For each expert of a new router the old expert that it is; null for one that starts at random. */
@@ -39,6 +39,12 @@ export function routerPrefix(kind: ExpertKind, block: number): string {
   return `transformer.h.${block}.${kind === 'attention' ? 'attn.q_proj' : 'mlpf'}`;
 }
 
+/** The parameters of a router with the gate `mlp` that have one row for each hidden unit: [G, D] and [G]. */
+export function gatingParameterNames(kind: ExpertKind, block: number): readonly [string, string] {
+  const prefix = `${routerPrefix(kind, block)}.gate.w_gate.0`;
+  return [`${prefix}.weight`, `${prefix}.bias`];
+}
+
 /** E of every block. */
 export function expertCounts(config: ModuleFormerConfig, kind: ExpertKind): readonly number[] {
   return kind === 'attention' ? config.attentionExperts : config.mlpExperts;
@@ -64,7 +70,8 @@ export function parametersOf(model: ModuleFormerForCausalLM): Map<string, Tensor
 
 /**
  * A model with other experts: every expert, with its row of the router, is a copy of the one it comes from, and all
- * else is a copy of the old model's. The old one stays as it is.
+ * else is a copy of the old model's. The old one stays as it is. Routers may have more hidden units (`gating_size` in
+ * `changes`): the new ones are at random, and experts that were copied do not read them.
  * @param changes fields of the config besides the numbers of experts.
  * @param seed of the experts that start at random.
  */
@@ -80,7 +87,9 @@ export function withExperts(
     n_mlp_experts: counts('mlp'),
     ...changes,
   });
-  const isRandom = blocks.some(({ attention, mlp }) => attention.includes(null) || mlp.includes(null));
+  const isWider = config.gating_size > model.config.gating_size;
+  const isRandom =
+    isWider || blocks.some(({ attention, mlp }) => attention.includes(null) || mlp.includes(null));
   const { dtype, device } = model;
   const made = new ModuleFormerForCausalLM(config, { dtype, device, seed, uninitialised: !isRandom });
   Object.assign(made.lossWeights, model.lossWeights);
@@ -92,7 +101,7 @@ export function withExperts(
     const source = old.get(name) as Tensor;
     const entry = byExpert.get(name);
     if (entry) copyRows(source, parameter, (blocks[entry.block] as BlockSources)[entry.kind]);
-    else copyInto(parameter, source);
+    else copyFirst(source, parameter);
   }
   return made;
 }
@@ -100,11 +109,38 @@ export function withExperts(
 function copyRows(source: Tensor, target: Tensor, from: ExpertSources): void {
   noGrad(() => {
     scope(() => {
+      const [, width] = target.shape as [number, number];
+      const rows = source.shape[1] === width ? source : placeColumns(source, width);
       from.forEach((expert, row) => {
-        if (expert !== null) copyInto(narrow(target, row, 1), narrow(source, expert, 1));
+        if (expert !== null) copyInto(narrow(target, row, 1), narrow(rows, expert, 1));
       });
     });
   });
+}
+
+/** The rows of a parameter become the first of another. */
+function copyFirst(source: Tensor, target: Tensor): void {
+  noGrad(() => {
+    scope(() => {
+      copyInto(narrow(target, 0, source.shape[0] as number), source);
+    });
+  });
+}
+
+/**
+ * [n, G] -> [n, width]: the columns keep their place, all others are 0.
+ * @param shared columns after this one move by `shift`.
+ */
+export function placeColumns(
+  x: Tensor,
+  width: number,
+  { shared = x.shape[1] as number, shift = 0 } = {},
+): Tensor {
+  const columns = x.shape[1] as number;
+  const place = new Float32Array(width * columns);
+  for (let j = 0; j < columns; j++) place[(j < shared ? j : j + shift) * columns + j] = 1;
+  const { dtype, device } = x;
+  return linear(x, tensor(place, { shape: [width, columns], dtype, device })); // exact: one product with 1 in each sum
 }
 
 /** Rewrites rows [first, end) of a parameter in place. */

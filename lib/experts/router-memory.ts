@@ -3,6 +3,7 @@ import {
   affine,
   cast,
   exp,
+  gelu,
   l2Normalize,
   linear,
   log,
@@ -19,7 +20,7 @@ import { scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
 import { batchInputs, textMask } from '../training/batch.js';
 import { newRows } from './extend.js';
-import { expertParameterNames, parametersOf, routerPrefix } from './rebuild.js';
+import { expertParameterNames, gatingParameterNames, parametersOf, routerPrefix } from './rebuild.js';
 import { EXPERT_KINDS, type ExpertKind } from './usage.js';
 
 /** Keeps the logarithm finite where new experts take everything. */
@@ -31,7 +32,7 @@ const TINY = 1e-8;
  */
 export class RouterMemory {
   readonly #base: ModuleFormerForCausalLM;
-  /** By block: [n, G] ([n, D] with the gate `linear`), f32 or f64. */
+  /** By block: [n, D] ([n, G] with the gate `gmm`), f32 or f64. */
   readonly #features: readonly Record<ExpertKind, Tensor>[];
 
   private constructor(base: ModuleFormerForCausalLM, features: readonly Record<ExpertKind, Tensor>[]) {
@@ -128,9 +129,18 @@ function logitsOf(
     return parameter.dtype === features.dtype ? parameter : cast(parameter, features.dtype);
   };
   const rows = wide(expertParameterNames(config, kind, block).router);
-  if (config.gate_type !== 'gmm') return linear(features, rows);
-  const temperature = wide(`${routerPrefix(kind, block)}.gate.temperature`);
-  return mul(linear(features, l2Normalize(rows)), exp(temperature));
+  switch (config.gate_type) {
+    case 'linear':
+      return linear(features, rows);
+    case 'mlp': {
+      const [weight, bias] = gatingParameterNames(kind, block).map(wide) as [Tensor, Tensor];
+      return linear(gelu(linear(features, weight, bias)), rows);
+    }
+    case 'gmm': {
+      const temperature = wide(`${routerPrefix(kind, block)}.gate.temperature`);
+      return mul(linear(features, l2Normalize(rows)), exp(temperature));
+    }
+  }
 }
 
 /** Which positions of each batch are remembered. */

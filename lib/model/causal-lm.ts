@@ -45,7 +45,7 @@ export interface ForwardInputs {
   outputAttentions?: boolean;
   /** Whether `routers` tell the norm of every chosen expert's output. */
   outputExpertNorms?: boolean;
-  /** Whether `routers` hold the features that logits are made of. */
+  /** Whether `routers` hold the features that new experts may read. */
   outputRouterFeatures?: boolean;
 }
 

@@ -38,7 +38,7 @@ export interface RouterCall {
 }
 
 interface Scores {
-  /** [N, G] ([N, D] with the gate `linear`) */
+  /** What new experts may read: the input [N, D], with the gate `gmm` [N, G]. */
   features: Tensor;
   /** [N, E] */
   logits: Tensor;
@@ -84,7 +84,7 @@ export class Router extends Module {
           const hidden =
             x.dtype === 'bf16' ? narrowHidden(x) : gelu(linear(x, wide(weight, x), wide(bias, x)));
           const kept = this.training && this.#dropout > 0 ? dropout(hidden, this.#dropout, key) : hidden;
-          return { features: kept, logits: linear(kept, wide(output, kept)) };
+          return { features: x, logits: linear(kept, wide(output, kept)) };
         };
       }
       case 'gmm': {
