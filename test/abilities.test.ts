@@ -120,17 +120,17 @@ const measured = (model: string, perplexity: number, speed: number) => ({
 
 test('throughput at equal perplexity lies between that of the dense models next to it', (t) => {
   const dense = [measured('dense 1', 20, 8), measured('dense 2', 10, 2), measured('dense 3', 5, 1)];
-  const between = ratioAtEqualQuality([measured('ModuleFormer', Math.sqrt(200), 8), ...dense], 0, 0);
+  const between = ratioAtEqualQuality([measured('ModuleFormer', Math.sqrt(200), 8), ...dense], 0);
   t.false(between.atLeast);
   t.true(Math.abs(between.training - 2) < 1e-12 && Math.abs(between.active - 2) < 1e-12);
-  const better = ratioAtEqualQuality([measured('ModuleFormer', 4, 8), ...dense], 0, 0);
+  const better = ratioAtEqualQuality([measured('ModuleFormer', 4, 8), ...dense], 0);
   t.true(better.atLeast);
   t.is(better.reading, 8);
 });
 
 test('tables and pictures come from the results', (t) => {
   const results = [measured('ModuleFormer', 12, 8), measured('dense 1', 20, 8), measured('dense 2', 10, 2)];
-  const ratios = [{ seed: 0, ...ratioAtEqualQuality(results, 0, 0) }];
+  const ratios = [{ seed: 0, ...ratioAtEqualQuality(results, 0) }];
   const { tables, charts } = show({ name: 'efficiency', results, ratios } as never);
   t.is(tables[0]!.length, 3);
   t.is(tables[1]![0]!['ratio in training'], ratios[0]!.training.toFixed(2));

@@ -4,7 +4,7 @@ import type { Batch } from '../../lib/data/loader.js';
 import type { ModuleFormerConfig } from '../../lib/model/config.js';
 import { countParameters } from '../../lib/model/count-parameters.js';
 import type { DenseConfig } from '../../lib/model/dense-config.js';
-import { pretrained, pretrainedDense } from './models.js';
+import { denseWidths, pretrained, pretrainedDense } from './models.js';
 import { obtain, trained, type Model, type Recipe } from './recipes.js';
 import { measureRates, type Rates } from './throughput.js';
 import { batchesOf, meanPerplexity, type Workbench } from './workbench.js';
@@ -18,28 +18,30 @@ interface Measured extends Rates {
   perplexities: Record<number, number>;
 }
 
+const denseName = (width: number): string => `dense ${width}`;
+
 export async function efficiency(bench: Workbench) {
   const { scale } = bench;
   const recipes = new Map<string, (seed: number) => Recipe>([
     ['ModuleFormer', (seed) => pretrained(bench, seed)],
-    ...scale.denseWidths.map((width): [string, (seed: number) => Recipe] => [
-      `dense ${width}`,
+    ...denseWidths(scale).map((width): [string, (seed: number) => Recipe] => [
+      denseName(width),
       (seed) => pretrainedDense(bench, seed, width),
     ]),
   ]);
+  const seedsOf = new Map(denseWidths(scale).map((width) => [denseName(width), scale.dense[width] ?? []]));
   const perplexity = async (recipe: Recipe): Promise<number> =>
     meanPerplexity((await trained(bench, recipe)).perplexities, scale.domains);
   const qualities = new Map<string, Record<number, number>>();
   for (const [name, recipe] of recipes) {
     const found: Record<number, number> = {};
-    const seeds = name === 'ModuleFormer' ? scale.seeds : scale.denseSeeds;
-    for (const seed of seeds) found[seed] = await perplexity(recipe(seed));
+    for (const seed of seedsOf.get(name) ?? scale.seeds) found[seed] = await perplexity(recipe(seed));
     qualities.set(name, found);
   }
 
   const models = new Map<string, Model>();
   for (const [name, recipe] of recipes)
-    models.set(name, await obtain(bench, recipe(scale.denseSeeds[0] as number)));
+    models.set(name, await obtain(bench, recipe((seedsOf.get(name) ?? scale.seeds)[0] as number)));
   const [batch] = await batchesOf(await bench.texts(bench.whole(...scale.domains)), 'train', scale);
   const rates = await measureRates(models, batch as Batch, scale.rounds);
   const results = [...models].map(([model, { config }]): Measured => {
@@ -55,7 +57,7 @@ export async function efficiency(bench: Workbench) {
   for (const model of models.values()) model.dispose();
   const ratios = scale.seeds.map((seed) => ({
     seed,
-    ...ratioAtEqualQuality(results, seed, scale.denseSeeds[0] as number),
+    ...ratioAtEqualQuality(results, seed),
   }));
   console.table(results.map(({ perplexities, ...rest }) => ({ ...rest, ...perplexities })));
   console.table(ratios);
@@ -65,12 +67,14 @@ export async function efficiency(bench: Workbench) {
 /**
  * The ModuleFormer's throughput over that of the dense model of equal perplexity, between the two dense models next to
  * it in perplexity, in logarithms. When the ModuleFormer is better than all dense models, the one of equal perplexity
- * would be larger than the best of them, whose ratio is then a lower bound (`atLeast`).
+ * would be larger than the best of them, whose ratio is then a lower bound (`atLeast`). Dense models count with the
+ * geometric mean of their seeds.
  */
-export function ratioAtEqualQuality(results: readonly Measured[], seed: number, denseSeed: number) {
+export function ratioAtEqualQuality(results: readonly Measured[], seed: number) {
   const [sparse, ...dense] = results as [Measured, ...Measured[]];
   const wanted = sparse.perplexities[seed] as number;
-  const quality = ({ perplexities }: Measured): number => perplexities[denseSeed] as number;
+  const quality = ({ perplexities }: Measured): number =>
+    meanPerplexity(perplexities, Object.keys(perplexities));
   const best = dense.reduce((a, b) => (quality(b) < quality(a) ? b : a));
   const nearest = (side: (each: Measured) => boolean): Measured | undefined =>
     dense

@@ -8,6 +8,7 @@ import { instructionSets, numThreads, setNumThreads } from '../../lib/system.js'
 import { efficiency } from './efficiency.js';
 import { emergence } from './emergence.js';
 import { extend } from './extend.js';
+import { probes } from './probes.js';
 import { report } from './report.js';
 import { full, quick } from './scales.js';
 import { specialise } from './specialise.js';
@@ -18,6 +19,7 @@ const experiments: Record<string, (bench: Workbench) => Promise<object>> = {
   extend,
   specialise,
   emergence,
+  probes,
 };
 
 const { values, positionals } = parseArgs({
@@ -26,6 +28,7 @@ const { values, positionals } = parseArgs({
     out: { type: 'string', default: 'runs/abilities' },
     threads: { type: 'string' },
     seeds: { type: 'string' },
+    arms: { type: 'string', default: '' },
   },
   allowPositionals: true,
 });
@@ -45,7 +48,7 @@ if (values.threads !== undefined) setNumThreads(Number(values.threads));
 const scale = { ...(values.quick ? quick : full) };
 if (values.seeds !== undefined) scale.seeds = values.seeds.split(',').map(Number);
 const start = performance.now();
-const result = await experiment(await openWorkbench(scale));
+const result = await experiment(await openWorkbench(scale, { arms: new RegExp(values.arms) }));
 const seconds = (performance.now() - start) / 1000;
 const file = path.join(values.out, `${name}${values.quick ? '-quick' : ''}.json`);
 await mkdir(values.out, { recursive: true });

@@ -1,5 +1,5 @@
 // The recipes of the experiments' models.
-import { DataLoader } from '../../lib/data/loader.js';
+import { DataLoader, type Batch } from '../../lib/data/loader.js';
 import { extendExperts, newExpertGroups } from '../../lib/experts/extend.js';
 import { pruneExperts } from '../../lib/experts/prune.js';
 import { RouterMemory } from '../../lib/experts/router-memory.js';
@@ -13,8 +13,9 @@ import { cosineSchedule } from '../../lib/optimizer/schedule.js';
 import { weightDecayGroups } from '../../lib/training/parameter-groups.js';
 import { Trainer, type TrainerOptions } from '../../lib/training/trainer.js';
 import { LoraAdapters, rankOfSize } from './lora.js';
-import { NEW_FROM, newTokens, RowsAdamW } from './new-tokens.js';
+import { newTokens, RowsAdamW } from './new-tokens.js';
 import { obtain, trained, type Model, type Recipe } from './recipes.js';
+import type { Scale } from './scales.js';
 import { batchesOf, meanPerplexity, type Part, type Workbench } from './workbench.js';
 
 /** Wider models want smaller steps. */
@@ -41,6 +42,9 @@ export interface Training {
 
 /** Tokens of held-in old text whose router features are remembered. */
 const REMEMBERED = 2048;
+
+/** The parameters with one row for each token. */
+export const TOKEN_TABLES = /^(transformer\.wte|lm_head)\.weight$/;
 
 const BETAS = [0.9, 0.95] as const;
 
@@ -81,16 +85,26 @@ function common({ scale, tokenizer }: Workbench): Record<string, unknown> {
   return { tokenizer: tokenizer.hash, batchSize, sequenceLength, heldOut, domains, newDomain, bytes };
 }
 
+/** What a probe has otherwise than the models that are compared. */
+export interface Change {
+  /** Times the learning rate. */
+  lrFactor?: number;
+  steps?: number;
+  /** Of a dense model. */
+  initializerRange?: number;
+}
+
 /** A ModuleFormer pre-trained on all domains but the new one. */
 export function pretrained(
   bench: Workbench,
   seed: number,
   balancing: Balancing = 'mi',
+  change: Change = {},
 ): Recipe<ModuleFormerForCausalLM> {
   const { scale, tokenizer } = bench;
   const ids = { vocab_size: tokenizer.vocabSize, eos_token_id: tokenizer.eosId ?? null };
   const config = new ModuleFormerConfig({ ...scale.model, ...ids, ...BALANCING[balancing] });
-  const training = pretraining(bench, seed, scale.lr);
+  const training = pretraining(bench, seed, scale.lr, change);
   return {
     name: `ModuleFormer, balancing ${balancing}, seed ${seed}`,
     key: { ...common(bench), config, training },
@@ -100,7 +114,12 @@ export function pretrained(
 }
 
 /** A dense model with stick-breaking attention, as many blocks and as many heads as a token has in a ModuleFormer. */
-export function pretrainedDense(bench: Workbench, seed: number, width: number): Recipe<DenseForCausalLM> {
+export function pretrainedDense(
+  bench: Workbench,
+  seed: number,
+  width: number,
+  change: Change = {},
+): Recipe<DenseForCausalLM> {
   const { scale, tokenizer } = bench;
   const { n_layer, n_head, k_att } = new ModuleFormerConfig(scale.model);
   const config = new DenseConfig({
@@ -110,11 +129,11 @@ export function pretrainedDense(bench: Workbench, seed: number, width: number): 
     n_layer,
     n_head: k_att * n_head,
     ffd_hidden: 4 * width,
-    initializer_range: Number((1 / Math.sqrt(width)).toPrecision(2)),
+    initializer_range: change.initializerRange ?? Number((1 / Math.sqrt(width)).toPrecision(2)),
     attention_type: 'stickbreaking',
     use_parallel_residual: false,
   });
-  const training = pretraining(bench, seed, lrOf(bench, width));
+  const training = pretraining(bench, seed, lrOf(bench, width), change);
   return {
     name: `dense ${width}, seed ${seed}`,
     key: { ...common(bench), config, training },
@@ -123,21 +142,32 @@ export function pretrainedDense(bench: Workbench, seed: number, width: number): 
   };
 }
 
-function pretraining({ scale, whole }: Workbench, seed: number, lr: number): Training {
-  return { texts: whole(...scale.domains), steps: scale.steps, lr, seed };
+function pretraining(
+  { scale, whole }: Workbench,
+  seed: number,
+  lr: number,
+  { lrFactor = 1, steps = scale.steps }: Change,
+): Training {
+  return { texts: whole(...scale.domains), steps, lr: lr * lrFactor, seed };
 }
 
-/** The dense model, of those with the first seed, whose perplexity on the domains of pre-training is nearest. */
+/** Rising. */
+export function denseWidths({ dense }: Scale): number[] {
+  return Object.keys(dense).map(Number);
+}
+
+/** The dense model whose perplexity on the domains of pre-training is nearest, of those that have the most seeds. */
 export async function denseOfEqualQuality(bench: Workbench): Promise<number> {
-  const { domains, denseWidths, seeds, denseSeeds } = bench.scale;
+  const { dense, domains, seeds } = bench.scale;
   const quality = async (recipe: Recipe): Promise<number> =>
     Math.log(meanPerplexity((await trained(bench, recipe)).perplexities, domains));
   const wanted = await quality(pretrained(bench, seeds[0] as number));
+  const most = Math.max(...Object.values(dense).map(({ length }) => length));
   let best = { width: NaN, distance: Infinity };
-  for (const width of denseWidths) {
-    const distance = Math.abs(
-      (await quality(pretrainedDense(bench, denseSeeds[0] as number, width))) - wanted,
-    );
+  for (const width of denseWidths(bench.scale)) {
+    const own = dense[width] ?? [];
+    if (own.length < most) continue;
+    const distance = Math.abs((await quality(pretrainedDense(bench, own[0] as number, width))) - wanted);
     if (distance < best.distance) best = { width, distance };
   }
   return best.width;
@@ -206,22 +236,31 @@ export interface NewExpertsTraining extends Training {
   routerDecay: number;
   /** The weight of the penalty on routing remembered old text otherwise; 0 is none. */
   memory: number;
+  /** The part of the steps after which the penalty begins; its weight then rises to the end. */
+  memoryFrom?: number;
 }
 
 /** What is new in a model. */
 export interface Extension {
   experts: { attention: number; mlp: number };
-  /** Whether the rows of the embedding and the head that only new text needs are trained too. */
-  tokens: boolean;
+  /** Whether they start as copies of the experts that new text uses most. */
+  copies: boolean;
+  /** New hidden units of the routers. */
+  gating: number;
+  /**
+   * Rows of the embedding and the head are trained too for tokens of which at least this part of the occurrences is in
+   * new text; 0: of none.
+   */
+  tokens: number;
 }
 
 export function withNewExperts(
   bench: Workbench,
   base: Recipe<ModuleFormerForCausalLM>,
-  { experts, tokens }: Extension,
+  { experts, copies, gating, tokens }: Extension,
   training: NewExpertsTraining,
 ): Recipe<ModuleFormerForCausalLM> {
-  const { seed, memory } = training;
+  const { seed, memory, memoryFrom = null, steps } = training;
   return {
     name: `${base.name}, new experts on ${namesOf(training)}`,
     key: {
@@ -229,14 +268,20 @@ export function withNewExperts(
       training,
       newExperts: experts,
       ...(memory > 0 ? { remembered: REMEMBERED } : {}),
-      ...(tokens ? { newTokens: NEW_FROM } : {}),
+      ...(tokens > 0 ? { newTokens: tokens } : {}),
+      ...(gating > 0 ? { gating } : {}),
+      ...(copies ? { copies } : {}),
     },
     train: async () => {
       const old = await obtain(bench, base);
-      const model = extendExperts(old, { ...experts, seed });
+      const usage = copies ? await expertUsage(old, { new: await newText(bench) }) : undefined;
+      const model = extendExperts(old, { ...experts, gating, init: copies ? 'copy' : 'random', usage, seed });
       const optimizer = await newExpertOptimizer(bench, model, tokens, training);
       const remembered = memory > 0 ? await rememberOldText(bench, old) : null;
-      const regularizer = remembered ? () => remembered.penalty(model, memory) : undefined;
+      let step = 0;
+      const weight = (): number =>
+        memoryFrom === null ? memory : (memory * Math.max(0, step++ / steps - memoryFrom)) / (1 - memoryFrom);
+      const regularizer = remembered ? () => remembered.penalty(model, weight()) : undefined;
       await trainModel(bench, model, training, { optimizer, regularizer });
       remembered?.dispose();
       old.dispose();
@@ -249,21 +294,23 @@ export function withNewExperts(
 async function newExpertOptimizer(
   bench: Workbench,
   model: ModuleFormerForCausalLM,
-  withTokens: boolean,
+  tokensFrom: number,
   { routerDecay }: NewExpertsTraining,
 ): Promise<AdamW> {
   const groups = newExpertGroups(model, { weightDecay: 0.1, routerDecay });
-  if (!withTokens) return new AdamW(groups, { betas: BETAS });
-  const tables = [...model.namedParameters()].filter(([name]) =>
-    /^(transformer\.wte|lm_head)\.weight$/.test(name),
-  );
+  if (tokensFrom === 0) return new AdamW(groups, { betas: BETAS });
+  const tables = [...model.namedParameters()].filter(([name]) => TOKEN_TABLES.test(name));
   for (const [, table] of tables) table.requiresGrad = true;
   return new RowsAdamW(
     [...groups, { params: tables, weightDecay: 0 }],
     { betas: BETAS },
     tables.map(([, table]) => table),
-    await newTokens(bench),
+    await newTokens(bench, tokensFrom),
   );
+}
+
+async function newText(bench: Workbench): Promise<Batch[]> {
+  return batchesOf(await bench.texts(bench.whole(bench.scale.newDomain)), 'train', bench.scale);
 }
 
 /** Of training text of the old domains. */

@@ -8,17 +8,17 @@ import { batchesOf, type Part, type Workbench } from './workbench.js';
 
 /** Tokens of each kind of text that are counted. */
 const COUNTED = 1_000_000;
-/** A token is new when at least this part of its occurrences, in equal amounts of both, is in new text. */
-export const NEW_FROM = 0.99;
-
-/** [V]: 1 for the tokens that are of new text alone, by its training part, else 0. */
-export async function newTokens(bench: Workbench): Promise<number[]> {
+/**
+ * [V]: 1 for the tokens of which at least the part `from` of the occurrences, in equal amounts of the training parts of
+ * both, is in new text, else 0.
+ */
+export async function newTokens(bench: Workbench, from: number): Promise<number[]> {
   const scale = { ...bench.scale, heldOut: COUNTED };
   const counts = async (parts: readonly Part[]): Promise<Float64Array> =>
     frequencies(await batchesOf(await bench.texts(parts), 'train', scale), bench.tokenizer.vocabSize);
   const { domains, newDomain } = bench.scale;
   const [inNew, inOld] = [await counts(bench.whole(newDomain)), await counts(bench.whole(...domains))];
-  return [...inNew].map((n, id) => Number(n > 0 && n >= NEW_FROM * (n + (inOld[id] as number))));
+  return [...inNew].map((n, id) => Number(n > 0 && n >= from * (n + (inOld[id] as number))));
 }
 
 function frequencies(batches: readonly Batch[], vocabSize: number): Float64Array {

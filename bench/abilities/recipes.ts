@@ -3,9 +3,9 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import type { CausalLM, CausalLMConfig } from '../../lib/model/causal-lm.js';
 import { evaluate } from '../../lib/training/evaluate.js';
+import { lock } from './lock.js';
 import type { Workbench } from './workbench.js';
 
 export type Model = CausalLM<CausalLMConfig>;
@@ -84,29 +84,5 @@ async function readTrained(dir: string): Promise<Trained | null> {
     return JSON.parse(await readFile(path.join(dir, RESULT), 'utf8')) as Trained;
   } catch {
     return null;
-  }
-}
-
-/** Waits until no living process holds the lock, then takes it. */
-async function lock(file: string): Promise<() => Promise<void>> {
-  for (;;) {
-    try {
-      await writeFile(file, String(process.pid), { flag: 'wx' });
-      return () => rm(file, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    const owner = Number(await readFile(file, 'utf8').catch(() => ''));
-    if (owner > 0 && !isAlive(owner)) await rm(file, { force: true });
-    else await setTimeout(2000);
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

@@ -5,7 +5,7 @@ import { svgOf, type Chart, type Series } from '../support/svg.js';
 import type { efficiency } from './efficiency.js';
 import type { emergence } from './emergence.js';
 import type { extend } from './extend.js';
-import { changeAt, FRACTIONS, type specialise } from './specialise.js';
+import { changeAt, changesAt, FRACTIONS, type specialise } from './specialise.js';
 import { percent } from './workbench.js';
 
 type Row = Record<string, string | number>;
@@ -60,6 +60,23 @@ function efficiencyShown({ results, ratios }: Result<typeof efficiency>): Shown 
 const mean = (values: readonly number[]): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length;
 
+function routingCells(own: Result<typeof extend>['results']): Row {
+  const cell = (of: (routing: NonNullable<(typeof own)[0]['routing']>) => string): string =>
+    own.flatMap(({ routing }) => (routing ? [of(routing)] : [])).join(', ');
+  return {
+    'old text in new experts, %': cell(({ oldInNew }) => (100 * oldInNew).toFixed(1)),
+    'new text, %': cell(({ newInNew }) => (100 * newInNew).toFixed(1)),
+    'old domains without new experts': cell(({ oldWithoutNew }) => oldWithoutNew.toFixed(2)),
+  };
+}
+
+/** Points of the models that lose less than a quarter on the old domains. */
+function kept(results: Result<typeof extend>['results']): [number, number][] {
+  return results
+    .map((each): [number, number] => [each.new.after, percent(each.old.after, each.old.before)])
+    .filter(([, change]) => change < 25);
+}
+
 function extendShown(result: Result<typeof extend>): Shown {
   const names = [...new Set(result.results.map(({ model }) => model))];
   const rows = names.map((model): Row => {
@@ -73,28 +90,47 @@ function extendShown(result: Result<typeof extend>): Shown {
       'change, %': list(({ old }) => percent(old.after, old.before), 1),
       [`${result.new}, before`]: list((each) => each.new.before, 0),
       [`${result.new}, after`]: list((each) => each.new.after, 2),
-      'old text in new experts': own.every((each) => each.oldTextInNewExperts !== undefined)
-        ? list((each) => each.oldTextInNewExperts ?? NaN, 4)
-        : '',
+      ...routingCells(own),
     };
   });
-  const series = names.map((model, i): Series => {
-    const own = result.results.filter((each) => each.model === model);
-    return { name: String(i + 1), points: own.map((each) => [each.new.after, each.old.after] as const) };
+  const groups = [...new Set(result.results.map(({ group }) => group))];
+  const series = groups.map((name): Series => {
+    const own = result.results.filter(({ group }) => group === name);
+    return { name, points: own.map((each) => [each.new.after, each.old.after] as const) };
   });
+  const recognised = result.recognised.map(({ attention, mlp }, block): Row => ({
+    block,
+    "by the attention's router, %": (100 * attention).toFixed(1),
+    "by the MLP's, %": (100 * mlp).toFixed(1),
+  }));
   return {
-    tables: [rows.map((row, i) => ({ '': i + 1, ...row }))],
+    tables: [rows.map((row, i) => ({ '': i + 1, ...row })), recognised],
     charts: [
       {
-        title: 'after learning a language (by number in the table)',
+        title: 'after learning a language',
         xLabel: `perplexity on ${result.new}`,
         yLabel: 'perplexity on the old domains',
         series,
         logarithmic: 'both',
+        scattered: true,
+      },
+      {
+        title: 'those that nearly keep the old domains',
+        xLabel: `perplexity on ${result.new}`,
+        yLabel: 'change on the old domains, %',
+        series: groups.map((name) => ({
+          name,
+          points: kept(result.results.filter(({ group }) => group === name)),
+        })),
+        logarithmic: 'x',
+        scattered: true,
       },
     ],
   };
 }
+
+/** A change in percent; a little below 0, which is chance, is 0. */
+const atLeastNone = (change: number): string => Math.max(0, change).toFixed(1);
 
 function specialiseShown({ results, recovered, speeds }: Result<typeof specialise>): Shown {
   const kinds = [...new Set(results.map(({ kind }) => kind))];
@@ -113,9 +149,10 @@ function specialiseShown({ results, recovered, speeds }: Result<typeof specialis
       ...Object.fromEntries(
         FRACTIONS.slice(1).map((fraction) => [
           `${100 * fraction} %`,
-          `${Math.max(0, changeAt(results, { kind, criterion, fraction })).toFixed(1)} %`,
+          `${atLeastNone(changeAt(results, { kind, criterion, fraction }))} %`,
         ]),
       ),
+      '50 %, by seed': changesAt(results, { kind, criterion, fraction: 0.5 }).map(atLeastNone).join(', '),
     })),
   );
   const speedRows = speeds.map(({ fraction, parameters, bytes, reading, training, generating }): Row => ({

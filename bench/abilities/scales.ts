@@ -23,14 +23,12 @@ export interface Scale {
   /** Held-out tokens of each domain that are measured. */
   heldOut: number;
   model: ModuleFormerConfigInit;
-  /** Of dense models to compare with, rising; their MLPs are four times as wide. */
-  denseWidths: readonly number[];
+  /** Dense models to compare with, by width, with their seeds; their MLPs are four times as wide. */
+  dense: Readonly<Record<number, readonly number[]>>;
   /** In each block, for extension. */
   newExperts: { attention: number; mlp: number };
   /** Of models with experts. */
   seeds: readonly number[];
-  /** Of dense models. */
-  denseSeeds: readonly number[];
   /** Weights of load concentration. */
   concentrations: readonly number[];
   /** How often each model's speed is measured. */
@@ -62,10 +60,9 @@ export const quick: Scale = {
     n_mlp_experts: 16,
     initializer_range: 0.125,
   },
-  denseWidths: [32, 64, 128],
+  dense: { 32: [0], 64: [0], 128: [0] },
   newExperts: { attention: 2, mlp: 4 },
   seeds: [0],
-  denseSeeds: [0],
   concentrations: [0.1],
   rounds: 3,
 };
@@ -94,10 +91,9 @@ export const full: Scale = {
     n_mlp_experts: 32,
     initializer_range: 0.088,
   },
-  denseWidths: [128, 192, 256],
+  dense: { 128: [0], 192: [0], 256: [0, 1, 2], 320: [0], 384: [0] },
   newExperts: { attention: 2, mlp: 4 },
   seeds: [0, 1, 2],
-  denseSeeds: [0],
   concentrations: [0.05, 0.1, 0.2],
   rounds: 9,
 };

@@ -169,14 +169,22 @@ function tableOf(results: readonly Measured[]) {
 
 /** The mean over seeds of what pruning changes, in percent. */
 export function changeAt(
+  results: Parameters<typeof changesAt>[0],
+  wanted: Parameters<typeof changesAt>[1],
+): number {
+  const changes = changesAt(results, wanted);
+  return changes.reduce((sum, change) => sum + change, 0) / changes.length;
+}
+
+/** Likewise for each seed. */
+export function changesAt(
   results: readonly Pick<Measured, 'seed' | 'kind' | 'criterion' | 'fraction' | 'perplexity'>[],
   wanted: { kind: string; criterion: string; fraction: number },
-): number {
+): number[] {
   const own = results.filter(({ kind, criterion }) => kind === wanted.kind && criterion === wanted.criterion);
-  const changes = own
+  return own
     .filter(({ fraction }) => fraction === wanted.fraction)
     .map(({ seed, perplexity }) =>
       percent(perplexity, own.find((each) => each.seed === seed && each.fraction === 0)?.perplexity ?? NaN),
     );
-  return changes.reduce((sum, change) => sum + change, 0) / changes.length;
 }

@@ -6,6 +6,7 @@ import { DataLoader, type Batch } from '../../lib/data/loader.js';
 import { Tokenizer } from '../../lib/data/tokenizer.js';
 import { trainTokenizer } from '../../lib/data/train-tokenizer.js';
 import { corpusFile, type Domain } from './corpora.js';
+import { lock } from './lock.js';
 import type { Scale } from './scales.js';
 
 /** A part of a domain's text. */
@@ -16,6 +17,8 @@ export interface Part {
 
 export interface Workbench {
   scale: Scale;
+  /** Of the ways of learning a new language those whose names match. */
+  arms: RegExp;
   cache: string;
   tokenizer: Tokenizer;
   /** Held-out batches of each domain. */
@@ -26,7 +29,10 @@ export interface Workbench {
   whole: (...domains: Domain[]) => Part[];
 }
 
-export async function openWorkbench(scale: Scale, cache = '.cache/abilities'): Promise<Workbench> {
+export async function openWorkbench(
+  scale: Scale,
+  { arms = /^/, cache = '.cache/abilities' }: { arms?: RegExp; cache?: string } = {},
+): Promise<Workbench> {
   const domains = [...scale.domains, scale.newDomain];
   const whole = (...chosen: Domain[]): Part[] => chosen.map((domain) => ({ domain, bytes: scale.bytes }));
   const filesOf = async (parts: readonly Part[]): Promise<string[]> => {
@@ -41,18 +47,25 @@ export async function openWorkbench(scale: Scale, cache = '.cache/abilities'): P
     await filesOf(whole(...domains)),
     scale.vocabSize,
   );
-  const texts = async (parts: readonly Part[]): Promise<TextDataset> =>
-    TextDataset.build({
-      files: await filesOf(parts),
-      tokenizer,
-      outDir: path.join(dir, parts.map(({ domain, bytes }) => `${domain}-${bytes}`).join('-')),
-      validationFraction: 0.1,
-    });
+  const texts = async (parts: readonly Part[]): Promise<TextDataset> => {
+    const outDir = path.join(dir, parts.map(({ domain, bytes }) => `${domain}-${bytes}`).join('-'));
+    const release = await lock(`${outDir}.lock`);
+    try {
+      return await TextDataset.build({
+        files: await filesOf(parts),
+        tokenizer,
+        outDir,
+        validationFraction: 0.1,
+      });
+    } finally {
+      await release();
+    }
+  };
   const heldOut: Record<string, Batch[]> = {};
   for (const domain of domains) {
     heldOut[domain] = await batchesOf(await texts(whole(domain)), 'validation', scale);
   }
-  return { scale, cache, tokenizer, heldOut, texts, whole };
+  return { scale, arms, cache, tokenizer, heldOut, texts, whole };
 }
 
 async function openTokenizer(dir: string, files: string[], vocabSize: number): Promise<Tokenizer> {

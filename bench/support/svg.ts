@@ -11,6 +11,8 @@ export interface Chart {
   series: readonly Series[];
   /** Which axes go by powers of two. With 'x', y begins at 0. Default: none. */
   logarithmic?: 'x' | 'y' | 'both';
+  /** Points without lines between them. */
+  scattered?: boolean;
 }
 
 const WIDTH = 360;
@@ -56,7 +58,7 @@ const escape = (text: string): string =>
 
 const format = (value: number): string => String(Number(value.toPrecision(5)));
 
-function draw({ title, xLabel, yLabel, series, logarithmic }: Chart): string {
+function draw({ title, xLabel, yLabel, series, logarithmic, scattered = false }: Chart): string {
   const points = series.flatMap((each) => each.points);
   const [left, right, top, bottom] = [MARGIN.left, WIDTH - MARGIN.right, MARGIN.top, HEIGHT - MARGIN.bottom];
   const [xs, ys] = [points.map(([value]) => value), points.map(([, value]) => value)];
@@ -84,7 +86,7 @@ function draw({ title, xLabel, yLabel, series, logarithmic }: Chart): string {
   series.forEach(({ name, points: line }, i) => {
     const colour = COLOURS[i % COLOURS.length] as string;
     const path = line.map(([a, b]) => `${x.at(a).toFixed(1)} ${y.at(b).toFixed(1)}`).join('L');
-    parts.push(`<path d="M${path}" fill="none" stroke="${colour}" stroke-width="1.5"/>`);
+    if (!scattered) parts.push(`<path d="M${path}" fill="none" stroke="${colour}" stroke-width="1.5"/>`);
     for (const [a, b] of line)
       parts.push(`<circle cx="${x.at(a).toFixed(1)}" cy="${y.at(b).toFixed(1)}" r="2" fill="${colour}"/>`);
     if (series.length > 1)

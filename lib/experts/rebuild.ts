@@ -131,11 +131,7 @@ function copyFirst(source: Tensor, target: Tensor): void {
  * [n, G] -> [n, width]: the columns keep their place, all others are 0.
  * @param shared columns after this one move by `shift`.
  */
-export function placeColumns(
-  x: Tensor,
-  width: number,
-  { shared = x.shape[1] as number, shift = 0 } = {},
-): Tensor {
+export function placeColumns(x: Tensor, width: number, { shared = Infinity, shift = 0 } = {}): Tensor {
   const columns = x.shape[1] as number;
   const place = new Float32Array(width * columns);
   for (let j = 0; j < columns; j++) place[(j < shared ? j : j + shift) * columns + j] = 1;
