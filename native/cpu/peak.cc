@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <new>
 
-#include "core/pool.h"
+#include "core/allocator.h"
+#include "cpu/parallel.h"
 #include "cpu/simd.h"
 
 #if defined(__AVX512F__)
@@ -84,9 +86,11 @@ Work workOf(PeakKind kind) {
 double measurePeak(PeakKind kind, int threads) {
   const Work work = workOf(kind);
   const bool reads = kind == PeakKind::Read || kind == PeakKind::ReadWrite;
-  std::unique_ptr<char[]> memory;
+  const auto release = [](char* data) { systemMemory().release(data, kReadBytes); };
+  std::unique_ptr<char, decltype(release)> memory(nullptr, release);
   if (reads) {
-    memory.reset(new char[kReadBytes]);
+    memory.reset(static_cast<char*>(systemMemory().allocate(kReadBytes)));  // huge pages, as tensors have
+    if (!memory) throw std::bad_alloc();
     std::fill_n(memory.get(), kReadBytes,
                 char(1));  // pages of their own: untouched ones are all the same page
   }
@@ -97,8 +101,8 @@ double measurePeak(PeakKind kind, int threads) {
   double best = 0;
   for (int i = 0; i < (reads ? 4 : 24); ++i) {
     const auto start = std::chrono::steady_clock::now();
-    pool.parallelFor(
-        tasks, [&](int64_t task) { keep = work.run(reads ? memory.get() + task * kReadBlock : nullptr); });
+    forShares(tasks,
+              [&](int64_t task) { keep = work.run(reads ? memory.get() + task * kReadBlock : nullptr); });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     best = std::max(best, work.size * static_cast<double>(tasks) / seconds.count());
   }

@@ -16,6 +16,7 @@ namespace {
 typedef int8_t VecQ __attribute__((vector_size(kLanes)));
 #endif
 constexpr int64_t kFewQuantizedRows = 16;
+constexpr int64_t kQuantizedColumns = 128;  // per task
 
 // The compiler makes a scalar loop of the general form. (Masks of ones: GCC 12 warns of the plain
 // intrinsics.)
@@ -55,7 +56,7 @@ float quantizeGroup(const T* w, int64_t stride, int64_t n, int8_t* values) {
 template <int R>
 inline void dotQuantized(int64_t in, int64_t group, const float* x, const int8_t* w, const float* scales,
                          float* sums, int64_t sumsStride) {
-  constexpr int64_t kLine = 64, kAhead = 32 * kLine;
+  constexpr int64_t kLine = 64, kAhead = 64 * kLine;
   const int64_t groups = in / group;
   VecF sum[R] = {};
   for (int64_t g = 0; g < groups; ++g) {
@@ -94,13 +95,14 @@ void streamQuantized(const Product<T, Out>& p, const Quantized& w, const Span& s
     const T* row = p.x[span.begin + r];
     for (int64_t k = 0; k < in; ++k) x[r * in + k] = static_cast<float>(row[k]);
   }
-  float sums[kFewQuantizedRows][kDotColumns];
+  float sums[kFewQuantizedRows][kQuantizedColumns];
   const int64_t first = span.expert * p.width() + column;
   const int8_t* values = w.values + first * in;
   const float* scales = w.scales + first * groups;
   for (int64_t c = 0; c < columns; ++c)
-    dotQuantizedRows(rows, in, w.group, x, values + c * in, scales + c * groups, &sums[0][c], kDotColumns);
-  finishRows(p, span.begin, rows, column, columns, sums[0], kDotColumns);
+    dotQuantizedRows(rows, in, w.group, x, values + c * in, scales + c * groups, &sums[0][c],
+                     kQuantizedColumns);
+  finishRows(p, span.begin, rows, column, columns, sums[0], kQuantizedColumns);
 }
 
 // The weight of one expert [out, in] in T.
@@ -119,7 +121,7 @@ void dequantize(const Quantized& w, int64_t expert, int64_t out, int64_t in, T* 
 
 template <typename T, typename Out>
 void multiplyQuantized(Product<T, Out> p, const Quantized& w, T* widened) {
-  const int64_t width = p.width(), blocks = divideUp(width, kDotColumns);
+  const int64_t width = p.width(), blocks = divideUp(width, kQuantizedColumns);
   std::vector<Span> few;
   const Groups all = p.groups;
   for (const Span& span : spansByRows(all, std::max<int64_t>(1, all.rows), false)) {
@@ -136,8 +138,8 @@ void multiplyQuantized(Product<T, Out> p, const Quantized& w, T* widened) {
   int64_t rows = 0;
   for (const Span& span : few) rows += span.rows();
   forTaskShares(static_cast<int64_t>(few.size()) * blocks, rows * p.in() * width, [&](int64_t task) {
-    const int64_t column = task % blocks * kDotColumns;
-    streamQuantized(p, w, few[task / blocks], column, std::min(kDotColumns, width - column));
+    const int64_t column = task % blocks * kQuantizedColumns;
+    streamQuantized(p, w, few[task / blocks], column, std::min(kQuantizedColumns, width - column));
   });
 }
 

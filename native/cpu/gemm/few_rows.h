@@ -2,10 +2,9 @@
 // Products with few rows per expert (decoding): the weights are read once, in the order in which they lie,
 // and never packed. A memory-bound path: bf16 is widened to f32 on the way. Each thread reads one stretch
 // from end to end, which the processor's own prefetching does best: instructions that prefetch slow it down.
-#include <memory>
-
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/product.h"
+#include "cpu/parallel.h"
 
 namespace MF_CPU_NAMESPACE {
 constexpr int64_t kMostFewRows = 16;
@@ -13,39 +12,11 @@ constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weight
 constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
 constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
 
-// Deals tasks [0, count) in shares of neighbouring ones, a share per thread; who has finished helps others.
-class TaskShares {
- public:
-  TaskShares(int64_t count, int64_t shares) : count_(count), shares_(shares), next_(new Next[shares]) {
-    for (int64_t s = 0; s < shares; ++s) next_[s].task.store(begin(s), std::memory_order_relaxed);
-  }
-  // Calls body(task) for tasks of share `own`, then for what is left of the others.
-  template <typename Body>
-  void work(int64_t own, Body&& body) {
-    for (int64_t i = 0; i < shares_; ++i) {
-      const int64_t share = (own + i) % shares_, end = begin(share + 1);
-      for (int64_t task; (task = next_[share].task.fetch_add(1, std::memory_order_relaxed)) < end;)
-        body(task);
-    }
-  }
-
- private:
-  struct alignas(64) Next {
-    std::atomic<int64_t> task;
-  };
-  int64_t begin(int64_t share) const { return count_ * share / shares_; }
-
-  int64_t count_, shares_;
-  std::unique_ptr<Next[]> next_;
-};
-
 // forTasks for tasks that stream neighbouring memory.
 template <typename Body>
 inline void forTaskShares(int64_t tasks, int64_t multiplyAdds, Body&& body) {
-  const int64_t shares = std::min<int64_t>(tasks, Pool::instance().threads());
-  if (shares <= 1 || multiplyAdds < (1 << 16)) return forTasks(tasks, 0, body);
-  TaskShares dealt(tasks, shares);
-  Pool::instance().parallelFor(shares, [&](int64_t share) { dealt.work(share, body); });
+  if (multiplyAdds < (1 << 16)) return forTasks(tasks, 0, body);
+  forShares(tasks, body);
 }
 
 // Up to how many rows this path is faster than packing, measured with weights in memory.
