@@ -27,8 +27,7 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
     norm += y ** 2;
   }
   if (difference === 0) return 0;
-  // Below 1e-12 the truth is what rounding left of a zero.
-  return Math.sqrt(difference / (norm < 1e-24 ? 1 : norm));
+  return Math.sqrt(difference / (norm === 0 ? 1 : norm));
 }
 
 /** Rounds to what the dtype can hold, as a float64. */
