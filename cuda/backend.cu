@@ -4,6 +4,9 @@
 #include "cuda/common.cuh"
 #include "cuda/cuda_backend.h"
 #include "cuda/select.h"
+#ifdef MF_CUDA_EMULATED
+#include "cuda/emulation/capture.h"
+#endif
 
 namespace mf::cuda {
 
@@ -75,7 +78,7 @@ void CudaBackend::throwFault() {
 
 void CudaBackend::raiseFault() {
 #ifdef MF_CUDA_EMULATED
-  throwFault();
+  if (!emulation::isCapturing()) throwFault();
 #endif
 }
 

@@ -17,6 +17,7 @@ class CudaBackend final : public Backend {
   void write(void* device, const void* host, size_t bytes) override;
   void read(void* host, const void* device, size_t bytes) override;
   void synchronize() override;
+  bool canReplay() const override { return true; }
   void replay(std::shared_ptr<void>& captured, const std::function<void()>& run) override;
 
   void copy(const CopyArgs&) override;

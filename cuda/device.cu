@@ -27,10 +27,8 @@ class ExecutableGraph final : public Graph {
   explicit ExecutableGraph(cudaGraphExec_t graph) : graph_(graph) {}
   ExecutableGraph(const ExecutableGraph&) = delete;
   ExecutableGraph& operator=(const ExecutableGraph&) = delete;
-  ~ExecutableGraph() override {
-    cudaDeviceSynchronize();  // it may be running
-    cudaGraphExecDestroy(graph_);
-  }
+  // One that is running is destroyed when it has ended.
+  ~ExecutableGraph() override { cudaGraphExecDestroy(graph_); }
   void launch(StreamHandle stream) override { check(cudaGraphLaunch(graph_, stream), "launching a graph"); }
 
  private:

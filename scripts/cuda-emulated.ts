@@ -41,7 +41,12 @@ const builds: readonly Build[] = [
 const everySchedule: readonly Schedule[] = (['forward', 'reverse', 'random:1', 'random:2'] as const).flatMap(
   (order) => (['late', 'early'] as const).map((copies): Schedule => [order, copies]),
 );
-const models = ['test/golden.test.ts', 'test/device-training.test.ts', 'test/device-memory.test.ts'];
+const models = [
+  'test/golden.test.ts',
+  'test/device-training.test.ts',
+  'test/device-memory.test.ts',
+  'test/device-graph.test.ts',
+];
 /** A run of its own each: the two cores then never wait for one long test. */
 const CONCURRENCY = 2;
 

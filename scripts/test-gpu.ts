@@ -7,7 +7,12 @@ import { join } from 'node:path';
 const NO_GPU = 3;
 const addon =
   process.env['MODULEFORMER_ADDON'] ?? join(process.cwd(), 'build-cuda', 'Release', 'moduleformer.node');
-const tests = ['test/ops.test.ts', 'test/golden.test.ts', 'test/device-training.test.ts'];
+const tests = [
+  'test/ops.test.ts',
+  'test/golden.test.ts',
+  'test/device-training.test.ts',
+  'test/device-graph.test.ts',
+];
 
 if (!existsSync(addon)) {
   console.error(`test:gpu: nothing was tested: there is no ${addon}, expected a build by npm run build:cuda`);

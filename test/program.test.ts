@@ -1,16 +1,23 @@
 import test from 'ava';
 import { add, affine, attention, cacheAppend, fill, increment, mul } from '../lib/autograd/index.js';
 import { DTypeError, HandleError, KernelError, ValueError } from '../lib/errors.js';
+import { devices } from '../lib/native/binding.js';
 import { native } from '../lib/native/load.js';
 import { Program } from '../lib/program.js';
 import { scope } from '../lib/scope.js';
-import { empty, tensor, type Tensor } from '../lib/tensor.js';
+import * as tensors from '../lib/tensor.js';
+import type { Tensor, TensorOptions } from '../lib/tensor.js';
+import { testDevice as device } from './support/device.js';
+
+const empty = (shape: number[]): Tensor => tensors.empty(shape, 'f32', device);
+const tensor = (values: number[] | Float32Array, options: TensorOptions = {}): Tensor =>
+  tensors.tensor(values, { ...options, device });
 
 const numbers = async (x: Tensor): Promise<number[]> => Array.from(await x.data(), Number);
 
 /** A program that sets x to x * x + 1 by way of temporaries. */
 function squaring(x: Tensor): Program {
-  return new Program('cpu', () =>
+  return new Program(device, () =>
     scope(() => {
       const next = affine(mul(x, x), 1, 1);
       native.copyInto(next.id, x.id);
@@ -40,16 +47,16 @@ test.serial('memory of a program is its own until it is disposed', async (t) => 
   t.true(held >= before + 4000);
   for (let i = 0; i < 20; i++) {
     fill(x, 2);
-    scope(() => fill(empty([1000], 'f32'), 7)); // would be a temporary of the program if blocks were shared
+    scope(() => fill(empty([1000]), 7)); // would be a temporary of the program if blocks were shared
     program.run();
-    scope(() => fill(empty([1000], 'f32'), 9));
+    scope(() => fill(empty([1000]), 9));
     t.true((await numbers(x)).every((value) => value === 5));
   }
   t.is(native.memoryStats().live, held);
   fill(x, 2);
   program.run();
   program.dispose(); // with a run in the queue
-  scope(() => fill(empty([1000], 'f32'), 11));
+  scope(() => fill(empty([1000]), 11));
   t.true((await numbers(x)).every((value) => value === 5));
   t.is(native.memoryStats().live, before);
   t.throws(() => program.run(), { instanceOf: HandleError, message: /replay: the program is disposed/ });
@@ -61,7 +68,7 @@ test.serial(
   async (t) => {
     const x = tensor([2]);
     using y = tensor([0]);
-    const program = new Program('cpu', () => native.copyInto(x.id, y.id));
+    const program = new Program(device, () => native.copyInto(x.id, y.id));
     x.dispose();
     using other = tensor([5]); // not in the memory of x
     program.run();
@@ -73,7 +80,7 @@ test.serial(
     const broken = new Error('broken');
     t.throws(
       () =>
-        new Program('cpu', () => {
+        new Program(device, () => {
           scope(() => void add(y, y));
           throw broken;
         }),
@@ -89,14 +96,17 @@ test.serial('misuse: recordings inside each other, waits, unknown devices', (t) 
   using x = tensor([1]);
   const program = squaring(x);
   const refused = (fn: () => void, message: RegExp): unknown =>
-    t.throws(() => new Program('cpu', fn), { instanceOf: ValueError, message });
-  refused(() => new Program('cpu', () => undefined), /recorded already/);
-  refused(() => native.beginRecording(0), /recorded already/);
+    t.throws(() => new Program(device, fn), { instanceOf: ValueError, message });
+  refused(() => new Program(device, () => undefined), /recorded already/);
+  refused(() => native.beginRecording(devices.indexOf(device)), /recorded already/);
   refused(() => program.run(), /cannot be part of another/);
   refused(() => void native.read(x.id, new Float32Array(1), false), /nothing can be waited for/);
   t.throws(() => native.canReplay(7), { instanceOf: ValueError, message: /no such device/ });
-  t.throws(() => native.endRecording(0, {}), { instanceOf: ValueError, message: /no program is being/ });
-  t.true(Program.canReplay('cpu'));
+  t.throws(() => native.endRecording(devices.indexOf(device), {}), {
+    instanceOf: ValueError,
+    message: /no program is being/,
+  });
+  t.true(Program.canReplay(device));
   program.dispose();
 });
 
@@ -147,7 +157,7 @@ test('increment adds 1 to integers', async (t) => {
 test('attention and the cache take the position from a tensor', async (t) => {
   const shape = [2, 9, 2, 4];
   const random = (seed: number, sizes: number[]): Tensor => {
-    const x = empty(sizes, 'f32');
+    const x = empty(sizes);
     native.random(1, x.id, 0, 1, [seed, 0]);
     return x;
   };

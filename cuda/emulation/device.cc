@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "cuda/emulation/capture.h"
 #include "cuda/emulation/graph.h"
 
 namespace mf::cuda {
@@ -17,6 +18,7 @@ class EmulatedMemory final : public MemorySource {
       free_ = std::strtoull(bytes, nullptr, 10);
   }
   void* allocate(size_t bytes) override {
+    emulation::refuseWhileCapturing("allocating memory");
     const std::lock_guard<std::mutex> guard(lock_);
     if (bytes > free_) return nullptr;
     void* data = systemMemory().allocate(bytes);
@@ -24,6 +26,7 @@ class EmulatedMemory final : public MemorySource {
     return data;
   }
   void release(void* data, size_t bytes) override {
+    emulation::refuseWhileCapturing("freeing memory");
     const std::lock_guard<std::mutex> guard(lock_);
     systemMemory().release(data, bytes);
     free_ += bytes;
@@ -61,15 +64,19 @@ StreamHandle createStream() {
   return nullptr;
 }
 void destroyStream(StreamHandle) {}
-void waitFor(StreamHandle) {}
+void waitFor(StreamHandle) {
+  emulation::refuseWhileCapturing("waiting for the stream");
+}
 MemorySource& deviceMemory() {
   static EmulatedMemory memory;
   return memory;
 }
 void copyToDevice(StreamHandle, void* device, const void* host, size_t bytes) {
+  emulation::refuseWhileCapturing("copying from the host");
   std::memcpy(device, host, bytes);
 }
 void copyToHost(StreamHandle, void* host, const void* device, size_t bytes) {
+  emulation::refuseWhileCapturing("copying to the host");
   std::memcpy(host, device, bytes);
 }
 void fillBytes(StreamHandle, void* device, int value, size_t bytes) {

@@ -1,10 +1,13 @@
 #include "cuda/emulation/graph.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "cuda/device.h"
+#include "cuda/emulation/capture.h"
 
 namespace mf::cuda {
 namespace {
@@ -13,6 +16,7 @@ class EmulatedGraph final : public Graph {
  public:
   void add(std::function<void()> work) { nodes_.push_back(std::move(work)); }
   void launch(StreamHandle) override {
+    emulation::refuseWhileCapturing("launching a graph");
     for (const auto& node : nodes_) node();
   }
 
@@ -21,6 +25,7 @@ class EmulatedGraph final : public Graph {
 };
 
 thread_local std::shared_ptr<EmulatedGraph> capturing;
+thread_local bool isLost = false;
 
 }  // namespace
 
@@ -31,11 +36,24 @@ void emulation::submit(std::function<void()> work) {
     work();
 }
 
+bool emulation::isCapturing() {
+  return capturing != nullptr;
+}
+
+void emulation::refuseWhileCapturing(const char* what) {
+  if (!capturing) return;
+  isLost = true;
+  throw Error(ErrorKind::Kernel, std::string(what) + " while a graph is captured");
+}
+
 void beginCapture(StreamHandle) {
+  emulation::refuseWhileCapturing("another capture");
   capturing = std::make_shared<EmulatedGraph>();
 }
 std::shared_ptr<Graph> endCapture(StreamHandle) {
-  return std::exchange(capturing, nullptr);
+  std::shared_ptr<Graph> graph = std::exchange(capturing, nullptr);
+  if (std::exchange(isLost, false)) throw Error(ErrorKind::Kernel, "the capture of a graph was lost");
+  return graph;
 }
 
 }  // namespace mf::cuda

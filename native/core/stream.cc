@@ -233,6 +233,11 @@ void Stream::executeAll(Program::Body& program, const Command* failing) {
   } catch (const std::exception& e) {
     error = asOpError(e, "replay");
   }
+  // A capture without an op that failed must not be launched: the next run captures anew.
+  const auto failed = [&](const std::unique_ptr<Command>& command) {
+    return std::any_of(command->writes.begin(), command->writes.end(), poisoned);
+  };
+  if (ran && std::any_of(program.commands.begin(), program.commands.end(), failed)) program.captured.reset();
   if (ran && !error) return;
   for (const std::unique_ptr<Command>& command : program.commands)
     for (Storage* storage : command->writes) storage->poison = error;

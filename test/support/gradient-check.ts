@@ -27,7 +27,8 @@ export async function shake(model: Module, scale = 0.3, seed = 1): Promise<void>
 function set(parameter: Tensor, values: Float64Array): void {
   noGrad(() => {
     scope(() => {
-      copyInto(parameter, tensor(values, { dtype: parameter.dtype, shape: parameter.shape }));
+      const { dtype, shape, device } = parameter;
+      copyInto(parameter, tensor(values, { dtype, shape, device }));
     });
   });
 }
