@@ -54,8 +54,9 @@ const TOKENS = 0.99;
 /** Enough new experts and steps to learn the language, old text apart. */
 const large = { experts: 4, tokens: TOKENS, steps: 4 } as const;
 const half = { ...large, gating: 1, old: 0.5 } as const;
+const long = { ...large, gating: 1, steps: 8, copies: true, routerDecay: 0, aux: 0.01 } as const;
 /** What came out best. */
-const best = { ...large, gating: 1, old: 0.75, steps: 8, copies: true, routerDecay: 0, aux: 0.01 } as const;
+const best = { ...long, old: 2 / 3 } as const;
 
 /** By what people call them; those but the first and the last with the first seed alone. */
 const attempts: Record<string, Partial<NewExperts>> = {
@@ -81,7 +82,11 @@ const attempts: Record<string, Partial<NewExperts>> = {
   },
   'large, hidden units, half old text, no router decay, balancing': { ...half, routerDecay: 0, aux: 0.01 },
   'large, hidden units, half old text, no router decay, copies': { ...half, routerDecay: 0, copies: true },
-  'best: copies, balancing, hidden units, 3/4 old text, 8 times the steps': best,
+  'large, hidden units, 3/4 old text, no router decay, copies, balancing, twice the steps': {
+    ...long,
+    old: 0.75,
+  },
+  'best: large, hidden units, 2/3 old text, no router decay, copies, balancing, twice the steps': best,
 };
 
 /** Text of which the part `old` is of the old domains, all alike. */
@@ -155,15 +160,11 @@ export function armsOf(bench: Workbench, { seed, width, size }: Bases): Record<s
     ...(isFirst(bench, seed)
       ? {
           'dense, low-rank adapters, a third of the learning rate': adapters(scale.lr / 3),
-          'experts, all fine-tuned, 3/4 old text, 8 times the steps': all(
-            'experts, all, with old text',
-            base,
-            {
-              ...whole,
-              old: best.old,
-              steps: best.steps,
-            },
-          ),
+          'experts, all fine-tuned, text and steps of the best': all('experts, all, with old text', base, {
+            ...whole,
+            old: best.old,
+            steps: best.steps,
+          }),
         }
       : {}),
     ...Object.fromEntries(chosen.map((name) => [name, newExperts(attempts[name] ?? {})])),

@@ -171,7 +171,14 @@ function specialiseShown({ results, recovered, speeds }: Result<typeof specialis
         return [100 * fraction, mean(unpruned(kind)) * (1 + change / 100)] as const;
       }),
     }));
-    return { title: kind, xLabel: 'experts pruned, %', yLabel: 'perplexity', series, logarithmic: 'y' };
+    return {
+      title: kind,
+      xLabel: 'experts pruned, %',
+      yLabel: 'perplexity',
+      series,
+      logarithmic: 'y',
+      legend: 'left',
+    };
   });
   const recoveredRows = recovered.map(({ kind, before, whole, halved }): Row => ({
     model: kind,
@@ -200,6 +207,7 @@ function emergenceShown({ results }: Result<typeof emergence>): Shown {
     title: `information between ${kind === 'mlp' ? 'MLP' : kind} expert and domain`,
     xLabel: 'block',
     yLabel: 'nats',
+    legend: 'left',
     series: kinds.map((balancing) => {
       const own = results.filter((each) => each.balancing === balancing);
       const blocks = own[0]?.domainInformation ?? [];

@@ -13,6 +13,8 @@ export interface Chart {
   logarithmic?: 'x' | 'y' | 'both';
   /** Points without lines between them. */
   scattered?: boolean;
+  /** In which of the upper corners the names of the series are. Default: right. */
+  legend?: 'left' | 'right';
 }
 
 const WIDTH = 360;
@@ -58,7 +60,15 @@ const escape = (text: string): string =>
 
 const format = (value: number): string => String(Number(value.toPrecision(5)));
 
-function draw({ title, xLabel, yLabel, series, logarithmic, scattered = false }: Chart): string {
+function draw({
+  title,
+  xLabel,
+  yLabel,
+  series,
+  logarithmic,
+  scattered = false,
+  legend = 'right',
+}: Chart): string {
   const points = series.flatMap((each) => each.points);
   const [left, right, top, bottom] = [MARGIN.left, WIDTH - MARGIN.right, MARGIN.top, HEIGHT - MARGIN.bottom];
   const [xs, ys] = [points.map(([value]) => value), points.map(([, value]) => value)];
@@ -91,7 +101,8 @@ function draw({ title, xLabel, yLabel, series, logarithmic, scattered = false }:
       parts.push(`<circle cx="${x.at(a).toFixed(1)}" cy="${y.at(b).toFixed(1)}" r="2" fill="${colour}"/>`);
     if (series.length > 1)
       parts.push(
-        `<text x="${right - 4}" y="${top + 14 + 14 * i}" text-anchor="end" fill="${colour}">${escape(name)}</text>`,
+        `<text x="${legend === 'left' ? left + 4 : right - 4}" y="${top + 14 + 14 * i}" ` +
+          `text-anchor="${legend === 'left' ? 'start' : 'end'}" fill="${colour}">${escape(name)}</text>`,
       );
   });
   return parts.join('\n');
