@@ -23,6 +23,7 @@ template <typename T, typename Weights, int kPanels>
 MF_KERNEL void attentionKernel(AttentionInput<T> in, ForwardOutput<T> output) {
   using A = Accumulate<T>;
   constexpr int kFragments = kPanels * kPanel<T> / 8;
+  in.checkPosition();
   DynamicShared memory;
   const PanelTile<T, kRowBlock> q(memory, kPanels);
   const PanelTile<T, kKeyTile> k(memory, kPanels), v(memory, kPanels);
@@ -85,11 +86,11 @@ MF_KERNEL void attentionKernel(AttentionInput<T> in, ForwardOutput<T> output) {
 }
 
 template <typename T, typename Weights>
-void attentionForward(StreamHandle stream, const AttentionArgs& args) {
+void attentionForward(StreamHandle stream, const AttentionArgs& args, Fault* fault) {
   const AttentionShape& s = args.shape;
   AttentionInput<T> in = attentionInput<T>(args, args.v);
   in.remainder = args.remainder;
-  in.firstPosition = args.position.as<int32_t>();
+  takePosition(in, args, fault);
   in.aligned = in.aligned && isAligned<T>(args.out.data, s.C);
   const ForwardOutput<T> output{args.out.as<T>(), args.rowState.as<Accumulate<T>>(), args.live.as<int32_t>()};
   dispatchPanels<T>(s, [&]<int kPanels>() {
@@ -102,15 +103,17 @@ void attentionForward(StreamHandle stream, const AttentionArgs& args) {
 
 void CudaBackend::attention(const AttentionArgs& args) {
   const ScratchOf scratchOf = [&](size_t bytes) { return scratch(bytes); };
-  if (isDecoding(args)) return decodeAttention(stream_, args, scratchOf);
   dispatchFloat(args.q.dtype, [&]<typename T>() {
-    if (isWide<T>(args.shape))
-      wideAttention(stream_, args, scratchOf);
+    if (isDecoding(args))
+      decodeAttention(stream_, args, fault_, scratchOf);
+    else if (isWide<T>(args.shape))
+      wideAttention(stream_, args, fault_, scratchOf);
     else if (args.kind == AttentionKind::StickBreaking)
-      attentionForward<T, StickWeights<T>>(stream_, args);
+      attentionForward<T, StickWeights<T>>(stream_, args, fault_);
     else
-      attentionForward<T, SoftmaxWeights<T>>(stream_, args);
+      attentionForward<T, SoftmaxWeights<T>>(stream_, args, fault_);
   });
+  if (args.position) raiseFault();
 }
 
 }  // namespace mf::cuda

@@ -3,6 +3,7 @@
 // of 64 keys, 16 rows to a warp, whose scores stay in registers (fragments.cuh): lane 4 g + t has 16 keys in
 // sequence of rows g and g + 8, "halves" 0 and 1, and four lanes have a row. Rows: the K query groups of a
 // position share its keys, so row r = i * K + k of a head, at the stride H * C.
+#include "cuda/fault.cuh"
 #include "cuda/fragments.cuh"
 #include "cuda/parallel.cuh"
 #include "cuda/tile.cuh"
@@ -15,10 +16,11 @@ constexpr int kLaneKeys = 16;
 
 // Panels of a head that attention holds whole in shared memory and registers; wider ones go through
 // attention_wide.cu.
-constexpr int kMostPanels = 2;
+template <typename T>
+constexpr int kMostPanels = sizeof(T) < 8 ? 2 : 1;
 template <typename T>
 bool isWide(const AttentionShape& s) {
-  return s.C > kMostPanels * kPanel<T>;
+  return s.C > kMostPanels<T> * kPanel<T>;
 }
 
 template <typename T>
@@ -27,6 +29,7 @@ struct AttentionInput {
   const T *q, *k, *v;
   const int32_t *keyMask, *documentStart;
   const int32_t* firstPosition;  // of the queries; null: their last one is the last key
+  Fault* fault;                  // where that may lie outside of the cache
   bool attendCurrent, remainder;
   Accumulate<T> scale;      // 1 / sqrt(C)
   Accumulate<T> log2Scale;  // the same, times log2(e): exponentials are powers of two
@@ -43,7 +46,15 @@ struct AttentionInput {
     return ((b * s.keyCapacity + key) * s.H + h) * s.C;
   }
   // s.Tk is the mask's width, and what launches are made for.
-  MF_DEVICE int64_t keys() const { return firstPosition ? minimum(*firstPosition + s.Tq, s.Tk) : s.Tk; }
+  MF_DEVICE int64_t keys() const {
+    return firstPosition ? minimum(maximum(int64_t{*firstPosition}, int64_t{0}) + s.Tq, s.Tk) : s.Tk;
+  }
+  // Called by the kernels that may be told a position.
+  MF_DEVICE void checkPosition() const {
+    if (!firstPosition || blockId() != 0 || threadId() != 0) return;
+    const int64_t position = *firstPosition, positions = s.Tk - s.Tq + 1;
+    if (position < 0 || position >= positions) report(fault, FaultKind::Position, 0, position, positions);
+  }
   MF_DEVICE int64_t position(int64_t row) const { return row / s.K + keys() - s.Tq; }
   MF_DEVICE int depth() const {
     return static_cast<int>(ceilDiv(s.C, Fragments<T>::kDepth)) * Fragments<T>::kDepth;
@@ -63,11 +74,18 @@ AttentionInput<T> attentionInput(const Args& args, const View& v) {
           args.keyMask.template as<int32_t>(),
           args.documentStart.template as<int32_t>(),
           nullptr,
+          nullptr,
           args.attendCurrent,
           false,
           static_cast<A>(scale),
           static_cast<A>(scale * 1.4426950408889634),
           aligned};
+}
+
+template <typename T>
+void takePosition(AttentionInput<T>& in, const AttentionArgs& args, Fault* fault) {
+  in.firstPosition = args.position.as<int32_t>();
+  in.fault = fault;
 }
 
 // Rows [0, count) of one head from a first one on.
@@ -199,8 +217,9 @@ MF_DEVICE void storePair(T* row, int64_t column, int64_t width, bool aligned, A 
 // Calls f.template operator()<1>() or <2>(): the panels of a head that is not wide.
 template <typename T, typename F>
 void dispatchPanels(const AttentionShape& s, F&& f) {
-  if (s.C <= kPanel<T>) return f.template operator()<1>();
-  f.template operator()<2>();
+  if constexpr (kMostPanels<T> == 2)
+    if (s.C > kPanel<T>) return f.template operator()<2>();
+  f.template operator()<1>();
 }
 
 }  // namespace mf::cuda

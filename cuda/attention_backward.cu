@@ -77,8 +77,6 @@ MF_KERNEL void rowPassKernel(Backward<T> pass) {
   }
 }
 
-enum class Of { Keys, Values, Both };
-
 // Writes the scores of this warp's rows as an operand [64, 64].
 template <typename T, typename Tile>
 MF_DEVICE void storeScores(const Tile& tile, const Accumulate<T> (&scores)[8][4]) {

@@ -36,6 +36,9 @@ struct BackwardState {
   }
 };
 
+// What a pass makes: gradients of keys (from those of the logits), of values (from the weights), or both.
+enum class Of { Keys, Values, Both };
+
 template <typename T>
 struct Backward {
   using A = Accumulate<T>;

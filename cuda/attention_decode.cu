@@ -181,6 +181,7 @@ MF_KERNEL void decodeKernel(Decode<T> pass) {
   const AttentionInput<T>& in = pass.in;
   const int C = static_cast<int>(in.s.C), rows = static_cast<int>(in.rows()), segment = blockIdY();
   const int64_t head = blockId(), b = head / in.s.H, h = head % in.s.H;
+  in.checkPosition();
   const int64_t keys = in.keys() - int64_t{segment} * kKeyTile;
   if (keys <= 0) return;
   DynamicShared memory;
@@ -239,7 +240,7 @@ bool isDecoding(const AttentionArgs& args) {
          rows * args.shape.C * static_cast<int64_t>(itemSize(args.q.dtype)) <= kMostQueryBytes;
 }
 
-void decodeAttention(StreamHandle stream, const AttentionArgs& args, const ScratchOf& scratch) {
+void decodeAttention(StreamHandle stream, const AttentionArgs& args, Fault* fault, const ScratchOf& scratch) {
   const AttentionShape& s = args.shape;
   dispatchFloat(args.q.dtype, [&]<typename T>() {
     using A = Accumulate<T>;
@@ -248,7 +249,7 @@ void decodeAttention(StreamHandle stream, const AttentionArgs& args, const Scrat
     Decode<T> pass{attentionInput<T>(args, args.v), args.out.as<T>(), memory, memory + partials * s.C,
                    args.kind == AttentionKind::StickBreaking};
     pass.in.remainder = args.remainder;
-    pass.in.firstPosition = args.position.as<int32_t>();
+    takePosition(pass.in, args, fault);
     const auto bytes = [&](int width) {
       return static_cast<size_t>((rows * s.C + 15) * static_cast<int64_t>(sizeof(T))) +
              sizeof(A) * static_cast<size_t>(rows * kKeyTile + kRowsTogether * width * kDecodeThreads) + 32;

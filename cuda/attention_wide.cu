@@ -53,7 +53,7 @@ class ScoreSteps {
 
   // pairs: what is multiplied, rows of the block by keys.
   MF_DEVICE ScoreSteps(DynamicShared& memory, const AttentionInput<T>& in, const RowBlock<T>& rows,
-                       const T* const (&left)[kPairs], const T* const (&right)[kPairs])
+                       const T* const* left, const T* const* right)
       : in_(in),
         rows_(rows),
         tiles_(memory, 2 * kPairs * kStages),
@@ -138,10 +138,11 @@ MF_KERNEL void wideScoresKernel(WideForward<T> pass, ScoreMatrices<T> matrices) 
   using A = Accumulate<T>;
   using Steps = ScoreSteps<T, 1, 3>;
   const AttentionInput<T>& in = pass.in;
+  in.checkPosition();
   DynamicShared memory;
   const int64_t blocks = pass.state.blocks, head = matrices.firstHead + blockId() % matrices.heads;
   const RowBlock<T> rows(in, head, blocks - 1 - blockId() / matrices.heads);
-  Steps steps(memory, in, rows, {in.q}, {in.k});
+  Steps steps(memory, in, rows, &in.q, &in.k);
   const int tiles = maximum(rows.lastTile - rows.firstTile + 1, 0);
   int first = rows.lastTile + 1;
   Weights weights(rows);
@@ -184,33 +185,37 @@ MF_KERNEL void wideScoresKernel(WideForward<T> pass, ScoreMatrices<T> matrices) 
   }
 }
 
-template <typename T, typename Gradient>
+// Both at once but in f64, for which there are not enough registers.
+template <typename T, typename Gradient, Of kOf>
 MF_KERNEL void wideGradientsKernel(Backward<T> pass, ScoreMatrices<T> matrices) {
   using A = Accumulate<T>;
-  using Steps = ScoreSteps<T, 2, 2>;
+  constexpr bool kKeys = kOf != Of::Values, kValues = kOf != Of::Keys;
+  constexpr int kPairs = kKeys ? 2 : 1;
+  using Steps = ScoreSteps<T, kPairs, 2>;
   const AttentionInput<T>& in = pass.in;
   DynamicShared memory;
   const int64_t blocks = pass.state.blocks, head = matrices.firstHead + blockId() % matrices.heads;
   const RowBlock<T> rows(in, head, blocks - 1 - blockId() / matrices.heads);
-  Steps steps(memory, in, rows, {in.q, pass.dout}, {in.k, in.v});
+  const T *const left[] = {in.q, pass.dout}, *const right[] = {in.k, in.v};
+  Steps steps(memory, in, rows, left, right);
   Gradient gradient;
   const int first = beginRows(pass, rows, gradient);
   steps.start(first, 1, maximum(rows.lastTile - first + 1, 0));
   for (int tile = first; tile <= rows.lastTile; ++tile) {
     uint32_t seen[2];
     rows.visible(tile, seen);
-    A products[2][8][4];
+    A products[kPairs][8][4];
     steps.next(products);
-    gradient.template apply<true, true>(products[0], products[1], seen, in.log2Scale,
-                                        [&](int half, A product) {
-                                          if constexpr (Gradient::kSticks)
-                                            gradient.enter(rows, tile, half, product);
-                                        });
-    storeScores(matrices.weights, matrices, rows, head, tile, products[0]);
-    storeScores(matrices.dlogits, matrices, rows, head, tile, products[1]);
+    gradient.template apply<kValues, kKeys>(products[0], products[kPairs - 1], seen, in.log2Scale,
+                                            [&](int half, A product) {
+                                              if constexpr (Gradient::kSticks)
+                                                gradient.enter(rows, tile, half, product);
+                                            });
+    if constexpr (kValues) storeScores(matrices.weights, matrices, rows, head, tile, products[0]);
+    if constexpr (kKeys) storeScores(matrices.dlogits, matrices, rows, head, tile, products[1]);
   }
   steps.stop();
-  endRows(pass, rows, gradient, first);
+  if constexpr (kKeys) endRows(pass, rows, gradient, first);
 }
 
 // Which product: out = weights v, dq = dlogits k by row blocks; dv = weights^T dout, dk = dlogits^T q by key
@@ -292,6 +297,7 @@ MF_KERNEL void wideProductKernel(Pass pass, ScoreMatrices<T> matrices, const T* 
 
   // Eight warps, each [32, 64] of the block's [64, 256].
   const int row = warpId() % 2 * 32, ownColumn = warpId() / 2 * 64;
+  const int64_t width = in.s.C - column - ownColumn;
   A sums[2][8][4];
   clear(sums[0]);
   clear(sums[1]);
@@ -317,6 +323,7 @@ MF_KERNEL void wideProductKernel(Pass pass, ScoreMatrices<T> matrices, const T* 
       }
       MF_UNROLL
       for (int j = 0; j < 8; j += 2) {
+        if (8 * j >= width) continue;
         typename F::Right first, second;
         F::loadRightTransposed(rightTile, RowsFrom{k}, {ownColumn, 8 * j}, first, second);
         MF_UNROLL
@@ -363,7 +370,7 @@ void launchProduct(StreamHandle stream, const Pass& pass, const ScoreMatrices<T>
 }
 
 template <typename T, typename Weights>
-void forward(StreamHandle stream, const AttentionArgs& args, const ScratchOf& scratch) {
+void forward(StreamHandle stream, const AttentionArgs& args, Fault* fault, const ScratchOf& scratch) {
   using A = Accumulate<T>;
   const AttentionShape& s = args.shape;
   const int64_t group = headsPerGroup<T>(s, 1), matrices = group * matrixBytes<T>(s, 1);
@@ -373,13 +380,20 @@ void forward(StreamHandle stream, const AttentionArgs& args, const ScratchOf& sc
                       args.live.as<int32_t>(),
                       BackwardState<A>(reinterpret_cast<A*>(memory + matrices), s, true)};
   pass.in.remainder = args.remainder;
-  pass.in.firstPosition = args.position.as<int32_t>();
+  takePosition(pass.in, args, fault);
   pass.in.aligned = pass.in.aligned && isAligned<T>(args.out.data, s.C);
   forHeadGroups(s, 1, reinterpret_cast<T*>(memory), group, [&](const ScoreMatrices<T>& m) {
     launch(wideScoresKernel<T, Weights>, {pass.state.blocks * m.heads}, kScoreThreads,
            ScoreSteps<T, 1, 3>::bytes(), stream, pass, m);
     launchProduct<Wide::Out, T>(stream, pass, m, m.weights, pass.in.v, pass.out);
   });
+}
+
+template <typename T, typename Gradient, Of kOf>
+void wideGradients(StreamHandle stream, const Backward<T>& pass, const ScoreMatrices<T>& m) {
+  using Steps = ScoreSteps<T, kOf == Of::Values ? 1 : 2, 2>;
+  launch(wideGradientsKernel<T, Gradient, kOf>, {pass.state.blocks * m.heads}, kScoreThreads, Steps::bytes(),
+         stream, pass, m);
 }
 
 template <typename T, typename Gradient>
@@ -389,8 +403,12 @@ void backward(StreamHandle stream, const AttentionBackwardArgs& args, const Scra
   const Backward<T> pass = backwardOf<T>(args);
   T* memory = static_cast<T*>(scratch(static_cast<size_t>(group * matrixBytes<T>(s, 2))));
   forHeadGroups(s, 2, memory, group, [&](const ScoreMatrices<T>& m) {
-    launch(wideGradientsKernel<T, Gradient>, {pass.state.blocks * m.heads}, kScoreThreads,
-           ScoreSteps<T, 2, 2>::bytes(), stream, pass, m);
+    if constexpr (sizeof(T) < 8) {
+      wideGradients<T, Gradient, Of::Both>(stream, pass, m);
+    } else {
+      wideGradients<T, Gradient, Of::Values>(stream, pass, m);
+      wideGradients<T, Gradient, Of::Keys>(stream, pass, m);
+    }
     launchProduct<Wide::Dq, T>(stream, pass, m, m.dlogits, pass.in.k, pass.dq);
     launchProduct<Wide::Dv, T>(stream, pass, m, m.weights, pass.dout, pass.dv);
     launchProduct<Wide::Dk, T>(stream, pass, m, m.dlogits, pass.in.q, pass.dk);
@@ -399,12 +417,12 @@ void backward(StreamHandle stream, const AttentionBackwardArgs& args, const Scra
 
 }  // namespace
 
-void wideAttention(StreamHandle stream, const AttentionArgs& args, const ScratchOf& scratch) {
+void wideAttention(StreamHandle stream, const AttentionArgs& args, Fault* fault, const ScratchOf& scratch) {
   dispatchFloat(args.q.dtype, [&]<typename T>() {
     if (args.kind == AttentionKind::StickBreaking)
-      forward<T, StickWeights<T>>(stream, args, scratch);
+      forward<T, StickWeights<T>>(stream, args, fault, scratch);
     else
-      forward<T, SoftmaxWeights<T>>(stream, args, scratch);
+      forward<T, SoftmaxWeights<T>>(stream, args, fault, scratch);
   });
 }
 

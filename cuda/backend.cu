@@ -3,6 +3,7 @@
 
 #include "cuda/common.cuh"
 #include "cuda/cuda_backend.h"
+#include "cuda/fault.h"
 #include "cuda/select.h"
 #ifdef MF_CUDA_EMULATED
 #include "cuda/emulation/capture.h"
@@ -33,6 +34,8 @@ std::string describe(const Fault& f) {
       return "history holds " + value + ", expected -1 (padding) or " + range;
     case FaultKind::CacheRow:
       return "the first row is " + value + ", expected " + range;
+    case FaultKind::Position:
+      return "position is " + value + ", expected " + range;
     case FaultKind::None:
       break;
   }

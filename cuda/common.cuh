@@ -8,6 +8,7 @@
 //   MF_SHARED(float, sums, 32);  DynamicShared memory; memory.take<T>(n) shared memory, as SharedSpan<T>
 //   threadId() blockId() blockIdY() blockIdZ() blockThreads() gridBlocks(), blocks being one-dimensional
 //   syncThreads() syncThreadsOr() syncWarp() shuffle() shuffleXor() shuffleUp() ballot()  by whole warps only
+//   atomicIncrement() atomicCompareExchange()  of integers
 #include <cmath>
 #include <cstdint>
 

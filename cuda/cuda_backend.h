@@ -1,9 +1,10 @@
 #pragma once
 #include "core/backend.h"
 #include "cuda/device.h"
-#include "cuda/fault.h"
 
 namespace mf::cuda {
+
+struct Fault;
 
 // Enqueues kernels on one CUDA stream; nothing is read back but by read() and synchronize(). Like any backend
 // it belongs to its stream's thread.

@@ -29,7 +29,8 @@ struct Lookup {
 };
 
 // The block of token n adds the rows of all tokens with its id, in rising order, if n is the first of them.
-template <typename T, typename I>
+// kWidth: of what is read at once, kColumns where rows are aligned.
+template <typename T, typename I, int kWidth>
 MF_KERNEL void sumTokensKernel(const T* dy, const I* ids, int64_t N, int64_t V, int64_t D, T* dweight,
                                Fault* fault) {
   using A = Accumulate<T>;
@@ -52,8 +53,13 @@ MF_KERNEL void sumTokensKernel(const T* dy, const I* ids, int64_t N, int64_t V, 
     syncThreads();
     for (int t = 0; t < kThreads; ++t) {
       if (!same[t]) continue;
-      for (int c = 0; c < kColumns; ++c)
-        if (column + c < D) sum[c] += static_cast<A>(dy[(first + t) * D + column + c]);
+      MF_UNROLL
+      for (int c = 0; c < kColumns; c += kWidth) {
+        if (column + c >= D) continue;
+        const Pack<T, kWidth> pack = loadPack<kWidth>(dy + (first + t) * D + column + c);
+        MF_UNROLL
+        for (int e = 0; e < kWidth; ++e) sum[c + e] += static_cast<A>(pack.elements[e]);
+      }
     }
   }
   for (int c = 0; c < kColumns; ++c)
@@ -81,8 +87,11 @@ void CudaBackend::embeddingBackward(const EmbeddingBackwardArgs& args) {
   fill({args.dweight, 0.0});
   dispatchFloat(args.dy.dtype, [&]<typename T>() {
     dispatchInteger(args.ids.dtype, [&]<typename I>() {
-      launch(sumTokensKernel<T, I>, {N, ceilDiv(D, kThreads * kColumns)}, kThreads, 0, stream_,
-             args.dy.as<T>(), args.ids.as<I>(), N, V, D, args.dweight.as<T>(), fault_);
+      constexpr int kWidth = sizeof(T) < sizeof(double) ? kColumns : kVector<T>;
+      const bool aligned = isVectorAligned(args.dy.data) && D % kColumns == 0;
+      launch(aligned ? sumTokensKernel<T, I, kWidth> : sumTokensKernel<T, I, 1>,
+             {N, ceilDiv(D, kThreads * kColumns)}, kThreads, 0, stream_, args.dy.as<T>(), args.ids.as<I>(), N,
+             V, D, args.dweight.as<T>(), fault_);
     });
   });
   raiseFault();

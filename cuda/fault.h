@@ -15,7 +15,8 @@ enum class FaultKind : int {
   LogitsNaN,  // sample: row `position`
   NoToken,    // sample: row `position`
   History,    // sample: `value`, limit V
-  CacheRow    // cacheAppend: first row `value`, limit: rows that may be the first
+  CacheRow,   // cacheAppend: first row `value`, limit: rows that may be the first
+  Position    // attention: of the first query, limit: positions that may be
 };
 
 struct Fault {

@@ -72,6 +72,9 @@ MF_DEVICE int popCount(uint32_t bits) {
   return __popc(bits);
 }
 
+MF_DEVICE void atomicIncrement(int* target) {
+  atomicAdd(target, 1);
+}
 MF_DEVICE int atomicCompareExchange(int* target, int expected, int value) {
   return atomicCAS(target, expected, value);
 }

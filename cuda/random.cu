@@ -1,8 +1,9 @@
 #include <cmath>
 
+#include "core/philox.h"
 #include "cuda/cuda_backend.h"
+#include "cuda/pack.cuh"
 #include "cuda/parallel.cuh"
-#include "cuda/philox.cuh"
 
 namespace mf::cuda {
 namespace {
@@ -78,12 +79,22 @@ struct Dropout {
   RandomKey key;
   uint64_t threshold;  // an element is kept when its word is at least this
   A scale;
+  bool aligned;
   MF_DEVICE void operator()(int64_t block) const {
     const PhiloxBlock random = philox(key, static_cast<uint64_t>(block));
-    for (int w = 0; w < 4 && block * 4 + w < n; ++w) {
-      const int64_t i = block * 4 + w;
-      out[i] = static_cast<T>(random.word[w] >= threshold ? static_cast<A>(x[i]) * scale : A(0));
+    const int64_t first = block * 4;
+    const auto kept = [&](T value, uint32_t word) {
+      return static_cast<T>(word >= threshold ? static_cast<A>(value) * scale : A(0));
+    };
+    if constexpr (sizeof(T) < sizeof(double)) {
+      if (aligned && first + 4 <= n) {
+        auto pack = loadPack<4>(x + first);
+        MF_UNROLL
+        for (int w = 0; w < 4; ++w) pack.elements[w] = kept(pack.elements[w], random.word[w]);
+        return storeVector(out + first, pack);
+      }
     }
+    for (int w = 0; w < 4 && first + w < n; ++w) out[first + w] = kept(x[first + w], random.word[w]);
   }
 };
 
@@ -109,7 +120,8 @@ void CudaBackend::dropout(const DropoutArgs& args) {
     const A scale = args.p < 1 ? static_cast<A>(1 / (1 - args.p)) : A(0);
     forElements(stream_, ceilDiv(n, 4),
                 Dropout<T>{args.x.as<T>(), args.out.as<T>(), n, args.key,
-                           static_cast<uint64_t>(std::ceil(args.p * 0x1p32)), scale});
+                           static_cast<uint64_t>(std::ceil(args.p * 0x1p32)), scale,
+                           isVectorAligned(args.x.data) && isVectorAligned(args.out.data)});
   });
 }
 

@@ -1,13 +1,15 @@
 // Choosing the next token, with Hugging Face's processors in their order: repetition penalty, temperature,
 // top-k, top-p, then one draw. A row is never sorted: thresholds are found bit by bit, by counting and by
 // summing.
+#include "core/philox.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/fault.cuh"
 #include "cuda/parallel.cuh"
-#include "cuda/philox.cuh"
 
 namespace mf::cuda {
 namespace {
+
+constexpr int kSampleThreads = 512;  // a row is gone through for each bit of a threshold
 
 // An unsigned integer in the order of the number.
 MF_DEVICE uint32_t orderedBits(float x) {
@@ -100,7 +102,7 @@ struct Sample {
     return blockReduce(first, Min{});
   }
 
-  // The largest t with at least topK scores of t or more: the topK-th score; ties with it stay.
+  // Reached by the topK largest scores, all that tie with the last of them, and no other.
   MF_DEVICE Bits topKThreshold(const A* score) const {
     Bits threshold = 0;
     for (int bit = static_cast<int>(sizeof(Bits)) * 8 - 1; bit >= 0; --bit) {
@@ -108,6 +110,7 @@ struct Sample {
       const int64_t count =
           rowSum<int64_t>(V, [&](int64_t v) { return int64_t{orderedBits(score[v]) >= candidate}; });
       if (count >= topK) threshold = candidate;
+      if (count == topK) break;
     }
     return threshold;
   }
@@ -155,7 +158,7 @@ struct Sample {
   // up a piece of the row.
   template <typename W>
   MF_DEVICE int64_t draw(int64_t row, W weight) const {
-    MF_SHARED(double, pieces, kThreads);
+    MF_SHARED(double, pieces, kSampleThreads);
     MF_SHARED(int64_t, drawn, 1);
     const int64_t piece = ceilDiv(V, blockThreads());
     const int64_t begin = minimum(V, piece * threadId()), end = minimum(V, begin + piece);
@@ -196,10 +199,20 @@ struct Sample {
 void CudaBackend::sample(const SampleArgs& args) {
   const int64_t B = args.logits.size(0), V = args.logits.size(1);
   dispatchAccumulate(args.logits.dtype, [&]<typename A>() {
-    forRows(stream_, B, V,
-            Sample<A>{args.logits.as<A>(), args.history.as<int32_t>(), args.step.as<int32_t>(),
-                      args.out.as<int32_t>(), scratchOf<A>(B * V), V, args.history ? args.history.size(1) : 0,
-                      args.topK, args.temperature, args.topP, args.repetitionPenalty, args.key, fault_});
+    const Sample<A> sample{args.logits.as<A>(),
+                           args.history.as<int32_t>(),
+                           args.step.as<int32_t>(),
+                           args.out.as<int32_t>(),
+                           scratchOf<A>(B * V),
+                           V,
+                           args.history ? args.history.size(1) : 0,
+                           args.topK,
+                           args.temperature,
+                           args.topP,
+                           args.repetitionPenalty,
+                           args.key,
+                           fault_};
+    launch(rowKernel<Sample<A>>, {B}, V <= 256 ? kWarpSize : kSampleThreads, 0, stream_, sample);
   });
   raiseFault();
 }

@@ -46,6 +46,8 @@ const models = [
   'test/device-training.test.ts',
   'test/device-memory.test.ts',
   'test/device-graph.test.ts',
+  'test/program.test.ts',
+  'test/decoder.test.ts',
 ];
 /** A run of its own each: the two cores then never wait for one long test. */
 const CONCURRENCY = 2;

@@ -12,6 +12,8 @@ const tests = [
   'test/golden.test.ts',
   'test/device-training.test.ts',
   'test/device-graph.test.ts',
+  'test/program.test.ts',
+  'test/decoder.test.ts',
 ];
 
 if (!existsSync(addon)) {

@@ -50,7 +50,7 @@ extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_vptr_update(void**, void*) {}
 extern "C" void __tsan_vptr_read(void**) {}
 
-// Atomics: global memory only, of which the detector takes no note.
+// The detector takes no note of atomics.
 extern "C" int __tsan_atomic32_fetch_add(volatile int* p, int value, int) {
   return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
 }

@@ -26,10 +26,16 @@ class EmulatedGraph final : public Graph {
 
 thread_local std::shared_ptr<EmulatedGraph> capturing;
 thread_local bool isLost = false;
+thread_local int64_t submitted = 0;
 
 }  // namespace
 
+int64_t emulation::submissions() {
+  return submitted;
+}
+
 void emulation::submit(std::function<void()> work) {
+  ++submitted;
   if (capturing)
     capturing->add(std::move(work));
   else

@@ -88,8 +88,8 @@ inline int popCount(uint32_t bits) {
   return std::popcount(bits);
 }
 
-inline int atomicAdd(int* target, int value) {
-  return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
+inline void atomicIncrement(int* target) {
+  __atomic_fetch_add(target, 1, __ATOMIC_RELAXED);
 }
 // The old value; stores `value` when it was `expected`.
 inline int atomicCompareExchange(int* target, int expected, int value) {

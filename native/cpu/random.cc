@@ -1,8 +1,8 @@
 #include <cmath>
 
+#include "core/philox.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/parallel.h"
-#include "cpu/philox.h"
 
 namespace MF_CPU_NAMESPACE {
 namespace {

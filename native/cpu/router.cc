@@ -4,8 +4,9 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/philox.h"
 #include "core/pool.h"
-#include "cpu/philox.h"
+#include "cpu/cpu_backend.h"
 
 namespace MF_CPU_NAMESPACE {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/philox.h"
 #include "core/pool.h"
-#include "cpu/philox.h"
 #include "cpu/simd.h"
 
 namespace MF_CPU_NAMESPACE {

@@ -1,15 +1,19 @@
 #pragma once
-// Philox 4x32-10, the same numbers as native/cpu/philox.h: a pure function of (seed, stream, index).
-#include "cuda/common.cuh"
+// Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): a
+// bijection of a 128-bit counter under a 64-bit key, so a random number is a pure function of (seed, stream,
+// index). For the kernels of every device.
+#include <cstdint>
 
-namespace mf::cuda {
+#include "core/backend.h"
+
+namespace mf {
 
 struct PhiloxBlock {
   uint32_t word[4];
 };
 
 // The counter's low half is the index, its high half the stream; the key is the seed.
-MF_DEVICE PhiloxBlock philox(RandomKey key, uint64_t index) {
+MF_HOST_DEVICE inline PhiloxBlock philox(RandomKey key, uint64_t index) {
   uint32_t c0 = static_cast<uint32_t>(index), c1 = static_cast<uint32_t>(index >> 32);
   uint32_t c2 = static_cast<uint32_t>(key.stream), c3 = static_cast<uint32_t>(key.stream >> 32);
   uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
@@ -26,11 +30,11 @@ MF_DEVICE PhiloxBlock philox(RandomKey key, uint64_t index) {
 }
 
 // Uniform in [0, 1): 24 random bits in f32, 53 in f64.
-MF_DEVICE float uniform01(uint32_t word) {
+MF_HOST_DEVICE inline float uniform01(uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24f;
 }
-MF_DEVICE double uniform01(uint32_t high, uint32_t low) {
+MF_HOST_DEVICE inline double uniform01(uint32_t high, uint32_t low) {
   return static_cast<double>((static_cast<uint64_t>(high) << 32 | low) >> 11) * 0x1p-53;
 }
 
-}  // namespace mf::cuda
+}  // namespace mf
