@@ -3,6 +3,7 @@
 //   plain       the emulator's own tests; op specs, golden cases, training and generation, threads in rising order
 //   races       the op specs in random order, with the race detector
 //   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
+// Products of bf16 run as on sm_90a; the specs of ops that multiply run once more with the kernels of other devices.
 // With an op, only its specs. With --all everything in every order, and with early copies too. With --build, only those
 // builds.
 import { spawn, spawnSync } from 'node:child_process';
@@ -49,6 +50,7 @@ const models = [
   'test/program.test.ts',
   'test/decoder.test.ts',
 ];
+const multiplying = ['grouped_gemm', 'linear_cross_entropy', 'quantize'];
 /** A run of its own each: the two cores then never wait for one long test. */
 const CONCURRENCY = 2;
 
@@ -65,23 +67,42 @@ function compile(build: Build): void {
   rmSync(launchesOf(build), { force: true });
 }
 
-function avaRun(build: Build, [order, copies]: Schedule, args: string[]): Run {
+function avaRun(
+  build: Build,
+  [order, copies]: Schedule,
+  args: string[],
+  warpgroups: 'on' | 'off' = 'on',
+): Run {
   const env = {
     ...(build.name === 'sanitizers' ? sanitizerEnvironment() : {}),
     MODULEFORMER_ADDON: join(process.cwd(), folder(build), 'Release', 'moduleformer.node'),
     MODULEFORMER_TEST_DEVICE: 'cuda',
     MODULEFORMER_EMULATION_ORDER: order,
     MODULEFORMER_EMULATION_COPIES: copies,
+    MODULEFORMER_EMULATION_WARPGROUPS: warpgroups,
     ...(build.name === 'plain' ? { MODULEFORMER_EMULATION_LAUNCHES: launchesOf(build) } : {}),
   };
-  const name = `${build.name}, ${order} order, ${copies} copies: ${args[0]}`;
+  const name = `${build.name}, ${order} order, ${copies} copies, warpgroups ${warpgroups}: ${args[0]}`;
   return { name, command: 'npx', args: ['tsx', 'scripts/test.ts', '--timeout=20m', ...args], env };
 }
 
+const specsOf = (ops: readonly string[]): string[] => [
+  'test/ops.test.ts',
+  ...ops.flatMap((op) => ['-m', `${op}*`]),
+];
+
 function runsOf(build: Build, op: string | undefined, all: boolean): Run[] {
-  if (op) return [avaRun(build, build.schedule, ['test/ops.test.ts', '-m', `${op}*`])];
+  const asElsewhere = (ops: readonly string[]): Run[] =>
+    ops.length === 0 ? [] : [avaRun(build, build.schedule, specsOf(ops), 'off')];
+  if (op) {
+    return [
+      avaRun(build, build.schedule, specsOf([op])),
+      ...asElsewhere(multiplying.filter((name) => name.startsWith(op))),
+    ];
+  }
   if (build.name !== 'plain') {
-    return [avaRun(build, build.schedule, ['test/ops.test.ts', ...(all ? models : [])])];
+    const files = ['test/ops.test.ts', ...(all ? models : [])];
+    return [avaRun(build, build.schedule, files), ...asElsewhere(multiplying)];
   }
   const own = {
     name: "the emulator's own tests",
@@ -89,13 +110,14 @@ function runsOf(build: Build, op: string | undefined, all: boolean): Run[] {
     args: [],
     env: {},
   };
-  if (all) {
-    return [
-      own,
-      ...everySchedule.map((schedule) => avaRun(build, schedule, ['test/ops.test.ts', ...models])),
-    ];
-  }
-  return [own, ...[['test/ops.test.ts'], models].map((files) => avaRun(build, build.schedule, files))];
+  const schedules = all ? everySchedule : [];
+  const files = all ? [] : [['test/ops.test.ts'], models];
+  return [
+    own,
+    ...schedules.map((schedule) => avaRun(build, schedule, ['test/ops.test.ts', ...models])),
+    ...files.map((some) => avaRun(build, build.schedule, some)),
+    ...asElsewhere(multiplying),
+  ];
 }
 
 /** Runs it, shows what failed, and reads the counts of its last line: a run without them has failed. */

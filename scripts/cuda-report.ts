@@ -10,6 +10,7 @@ import {
   occupancy,
   parsePtxas,
   readLaunches,
+  serializedProducts,
   type Kernel,
   type Launch,
 } from './support/kernel-resources.js';
@@ -99,5 +100,10 @@ for (const row of faulty) {
   const bytes = `${row.spillStores} bytes stored, ${row.spillLoads} loaded`;
   console.error(`cuda:report: ${shortName(row.name)} (${row.source}, ${row.architecture}) spills: ${bytes}`);
 }
+// A product that waits for the one before leaves the tensor cores idle.
+const serialized = objectsOf(values.build).flatMap((file) => serializedProducts(readFileSync(file, 'utf8')));
+for (const { name, reason } of serialized) {
+  console.error(`cuda:report: wgmma is serialized in ${shortName(demangle([name])[0] as string)}: ${reason}`);
+}
 if (values.json) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);
-process.exitCode = faulty.length > 0 ? 1 : 0;
+process.exitCode = faulty.length + serialized.length > 0 ? 1 : 0;

@@ -1,5 +1,10 @@
 import test from 'ava';
-import { occupancy, parsePtxas, type Kernel } from '../scripts/support/kernel-resources.js';
+import {
+  occupancy,
+  parsePtxas,
+  serializedProducts,
+  type Kernel,
+} from '../scripts/support/kernel-resources.js';
 
 const output = `ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z3onePf' for 'sm_80'
@@ -37,6 +42,16 @@ test('registers, shared memory and spills are read from what ptxas says', (t) =>
   t.throws(() => parsePtxas("ptxas info : Compiling entry function 'x' in another form"), {
     message: /not known/,
   });
+});
+
+test('products of warpgroups that ptxas serializes are found', (t) => {
+  const said =
+    'ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ' +
+    "non wgmma instructions defining accumulator registers in the function '_Z3onePf'\n";
+  t.deepEqual(serializedProducts(output), []);
+  t.deepEqual(serializedProducts(output + said + output), [
+    { name: '_Z3onePf', reason: 'non wgmma instructions defining accumulator registers' },
+  ]);
 });
 
 test('occupancy is what the scarcest of registers, shared memory, warps and blocks allows', (t) => {

@@ -52,11 +52,11 @@ std::string architectures() {
 int multiprocessors() {
   return 3;
 }
-// MODULEFORMER_EMULATION_WARPGROUPS: on, or off for the kernels of other devices.
+// As on sm_90a, unless MODULEFORMER_EMULATION_WARPGROUPS is off.
 bool hasWarpgroupProducts() {
   static const bool value = [] {
     const char* name = std::getenv("MODULEFORMER_EMULATION_WARPGROUPS");
-    return name && std::strcmp(name, "on") == 0;
+    return !name || std::strcmp(name, "off") != 0;
   }();
   return value;
 }

@@ -40,6 +40,15 @@ export function parsePtxas(text: string): Kernel[] {
   return kernels;
 }
 
+/** The kernels of which ptxas says that it lets one wgmma wait for the other, and why. */
+export function serializedProducts(text: string): { name: string; reason: string }[] {
+  const said = /wgmma\.mma_async instructions are serialized due to (.*) in the function '([^']+)'/g;
+  return [...text.matchAll(said)].map(([, reason, name]) => ({
+    name: name as string,
+    reason: reason as string,
+  }));
+}
+
 /** Readable names, by c++filt; as they are where there is none. */
 export function demangle(names: readonly string[]): string[] {
   const { status, stdout } = spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8' });

@@ -160,6 +160,19 @@ export const spec: OpSpec = {
     grouped('wide rows', { N: 20, K: 1, E: 1, width: 2100, out: 70 }, {}, { dtypes: ['f32', 'bf16'] }),
     // More tiles than the blocks of a device with few multiprocessors, wider than the widest tile.
     grouped('many tiles', { N: 140, K: 2, E: 3, width: 40, out: 300 }, {}, { dtypes: ['f32', 'bf16'] }),
+    // The same of rows that begin at multiples of 16 bytes, with a depth that no stage divides.
+    grouped(
+      'many tiles of whole vectors',
+      { N: 140, K: 2, E: 3, width: 136, out: 328 },
+      { inputRows: 'token', outputRows: 'sorted' },
+      { dtypes: ['f32', 'bf16'] },
+    ),
+    grouped(
+      'many tiles of sorted rows',
+      { N: 200, K: 1, E: 4, width: 328, out: 72 },
+      { inputRows: 'sorted' },
+      { dtypes: ['f32', 'bf16'] },
+    ),
     grouped('gelu', { N: 16, K: 2, E: 3, width: 12, out: 20 }, { activation: 'gelu' }),
     grouped(
       'geluNew',
@@ -174,6 +187,10 @@ export const spec: OpSpec = {
     dense('linear with activation', [17], 20, 12, { bias: true, activation: 'gelu' }),
     {
       ...dense('linear of many tiles', [260], 24, 300, { bias: true, activation: 'gelu' }),
+      dtypes: ['f32', 'bf16'],
+    },
+    {
+      ...dense('linear of whole vectors', [260], 72, 264, { bias: true, activation: 'silu' }),
       dtypes: ['f32', 'bf16'],
     },
     dense('linear of one row', [1], 70, 130, { bias: true }),
