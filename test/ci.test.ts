@@ -23,6 +23,8 @@ async function runCi(
     'python3',
     'clang-format',
     'clang-tidy-19',
+    'aarch64-linux-gnu-g++',
+    'qemu-aarch64',
     'nvcc',
     'nvcc',
   ]) {
