@@ -4,11 +4,14 @@ namespace mf {
 
 Program::Program(std::unique_ptr<Body> body, std::vector<Storage*> pool)
     : body_(std::move(body)), held_(std::move(pool)) {
-  std::unordered_set<Storage*> held(held_.begin(), held_.end()), written;
+  std::unordered_set<Storage*> held(held_.begin(), held_.end()), known, written;
   for (const std::unique_ptr<Command>& command : body_->commands) {
     for (Storage* storage : command->reads)
-      if (written.insert(storage).second) body_->inputs.push_back(storage);
-    written.insert(command->writes.begin(), command->writes.end());
+      if (known.insert(storage).second) body_->inputs.push_back(storage);
+    for (Storage* storage : command->writes) {
+      known.insert(storage);
+      if (written.insert(storage).second) body_->outputs.push_back(storage);
+    }
     for (const std::vector<Storage*>* used : {&command->reads, &command->writes})
       for (Storage* storage : *used) {
         if (!held.insert(storage).second) continue;

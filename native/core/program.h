@@ -17,6 +17,7 @@ class Program {
   struct Body {
     std::vector<std::unique_ptr<Command>> commands;
     std::vector<Storage*> inputs;    // read before the program writes them
+    std::vector<Storage*> outputs;   // written by it; each once
     std::shared_ptr<void> captured;  // what a device made of the commands
   };
 

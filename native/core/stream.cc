@@ -215,18 +215,43 @@ void Stream::execute(Command& command) {
   });
 }
 
+// Runs commands until one fails, whose outputs it poisons; returns how many are dealt with. What the program
+// reads from outside is not poisoned. Nothing is asked of what each command reads and writes: in a large
+// model those records are gone from the caches at every replay.
+size_t Stream::runUntilFailure(const Program::Body& program) {
+  const auto& commands = program.commands;
+  size_t done = 0;
+  try {
+    for (; done < commands.size(); ++done) {
+      if (stop_.load(std::memory_order_acquire)) return commands.size();
+      commands[done]->run(*backend_);
+      commands[done]->done(nullptr);
+    }
+    for (Storage* storage : program.outputs) storage->poison = nullptr;
+  } catch (const std::exception& e) {
+    const auto error = asOpError(e, commands[done]->op);
+    for (size_t i = 0; i < done; ++i)
+      for (Storage* storage : commands[i]->writes) storage->poison = nullptr;
+    for (Storage* storage : commands[done]->writes) storage->poison = error;
+    commands[done++]->done(error);
+  }
+  return done;
+}
+
 void Stream::executeAll(Program::Body& program, const Command* failing) {
   bool ran = false;
+  const auto poisoned = [](const Storage* storage) { return storage->poison != nullptr; };
+  const bool fails = failing || std::any_of(program.inputs.begin(), program.inputs.end(), poisoned);
   const auto run = [&] {
     ran = true;
-    for (const std::unique_ptr<Command>& command : program.commands) {
+    for (size_t i = fails || profile_ ? 0 : runUntilFailure(program); i < program.commands.size(); ++i) {
       if (stop_.load(std::memory_order_acquire)) return;
-      command->inject = command.get() == failing;
-      execute(*command);
+      Command& command = *program.commands[i];
+      command.inject = &command == failing;
+      execute(command);
     }
   };
-  const auto poisoned = [](const Storage* storage) { return storage->poison != nullptr; };
-  if (failing || std::any_of(program.inputs.begin(), program.inputs.end(), poisoned)) return run();
+  if (fails) return run();
   std::shared_ptr<const Error> error;
   try {
     backend_->replay(program.captured, run);
@@ -234,13 +259,9 @@ void Stream::executeAll(Program::Body& program, const Command* failing) {
     error = asOpError(e, "replay");
   }
   // A capture without an op that failed must not be launched: the next run captures anew.
-  const auto failed = [&](const std::unique_ptr<Command>& command) {
-    return std::any_of(command->writes.begin(), command->writes.end(), poisoned);
-  };
-  if (ran && std::any_of(program.commands.begin(), program.commands.end(), failed)) program.captured.reset();
+  if (ran && std::any_of(program.outputs.begin(), program.outputs.end(), poisoned)) program.captured.reset();
   if (ran && !error) return;
-  for (const std::unique_ptr<Command>& command : program.commands)
-    for (Storage* storage : command->writes) storage->poison = error;
+  for (Storage* storage : program.outputs) storage->poison = error;
 }
 
 }  // namespace mf

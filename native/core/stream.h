@@ -66,6 +66,7 @@ class Stream {
   void loop();
   void execute(Command& command);
   void executeAll(Program::Body& program, const Command* failing);
+  size_t runUntilFailure(const Program::Body& program);
   void complete(uint64_t token, const std::shared_ptr<const Error>& error);
   bool waitForRoom();
 
