@@ -91,16 +91,13 @@ export async function run(): Promise<Section> {
   ];
   const cases: Case[] = [
     ...heads.flatMap((head) => [512, 2048].map((T) => ({ ...head, T }))),
-    { H: 8, C: 64, T: 512, dtype: 'bf16' },
-    { H: 8, C: 64, T: 2048, dtype: 'bf16' },
+    ...heads.flatMap((head) => [512, 2048].map((T): Case => ({ ...head, T, dtype: 'bf16' }))),
     { H: 8, C: 64, T: 512, kind: 'softmax' },
     { H: 8, C: 64, T: 2048, kind: 'softmax' },
     { H: 8, C: 64, T: 2048, Tq: 1 },
     { H: 1, C: 1024, T: 2048, Tq: 1 },
     { H: 1, C: 1024, T: 2048, Tq: 1, dtype: 'bf16' },
   ];
-  if (benchDevice === 'cuda')
-    cases.push(...heads.slice(1).map((head): Case => ({ ...head, T: 2048, dtype: 'bf16' })));
   const measured: Case[] =
     benchDevice === 'cuda' && isEmulated() ? [{ H: 1, C: 32, T: 32, dtype: 'bf16' }] : cases;
   const rows: Section['rows'] = [];

@@ -2,7 +2,9 @@ import test from 'ava';
 import { groupedGemm, linear, type GroupedGemmOptions } from '../lib/autograd/grouped_gemm.js';
 import { RoutingPlan } from '../lib/autograd/routing_plan.js';
 import { DTypeError, KernelError, ShapeError } from '../lib/errors.js';
-import { tensor, type DType, type Tensor } from '../lib/tensor.js';
+import { rowMaps } from '../lib/native/binding.js';
+import { native } from '../lib/native/load.js';
+import { tensor, wrap, type DType, type Tensor } from '../lib/tensor.js';
 import { backwardWeighted } from './support/objective.js';
 import { normals } from './support/random.js';
 
@@ -98,3 +100,37 @@ test('an expert without rows gets a gradient of zeros', async (t) => {
   t.true(gradient.subarray(0, 20).some((value) => value !== 0));
   t.true(gradient.subarray(40).some((value) => value !== 0));
 });
+
+for (const dtype of ['f32', 'bf16'] as const) {
+  test(`weight gradients of 32 MB and more, ${dtype}: the bits of each expert alone, zeros without rows`, async (t) => {
+    const [E, width, out, N] = [64, 512, 544, 90];
+    const experts = Array.from({ length: N }, (_, i) => [(i * i) % 23]);
+    const gradient = async (x: Tensor, dy: Tensor, ids: number[][], E: number) => {
+      const plan = planOf(ids, E);
+      const rows = [rowMaps.indexOf('slot'), rowMaps.indexOf('slot')] as const;
+      const id = native.groupedGemmWeightGrad(x.id, dy.id, plan.order.id, plan.offsets.id, 1, ...rows);
+      return (await wrap(id).data()) as Float32Array;
+    };
+    const rowsOf = (values: Float32Array, rows: number[], n: number): Tensor =>
+      tensor(Float32Array.from(rows.flatMap((r) => [...values.subarray(r * n, (r + 1) * n)])), {
+        shape: [rows.length, n],
+        dtype,
+      });
+    const [x, dy] = [random([N, width], dtype), random([N, out], dtype)];
+    const [xs, dys] = [(await x.data()) as Float32Array, (await dy.data()) as Float32Array];
+    native.poisonOutputs(true);
+    const all = await gradient(x, dy, experts, E);
+    native.poisonOutputs(false);
+    for (let e = 0; e < E; e++) {
+      const mine = all.subarray(e * width * out, (e + 1) * width * out);
+      const rows = experts.flatMap(([of], row) => (of === e ? [row] : []));
+      if (rows.length === 0) {
+        t.true(mine.every((value) => value === 0));
+        continue;
+      }
+      const ids = rows.map(() => [0]);
+      const alone = await gradient(rowsOf(xs, rows, width), rowsOf(dys, rows, out), ids, 1);
+      t.true(Buffer.from(mine.slice().buffer).equals(Buffer.from(alone.slice().buffer)), `expert ${e}`);
+    }
+  });
+}

@@ -158,6 +158,8 @@ export const spec: OpSpec = {
     // Two passes over the summed dimension, or over the rows for the weight gradient; differences would take too long.
     grouped('long sums', { N: 1100, K: 1, E: 2, width: 30, out: 10 }, {}, { dtypes: ['f32', 'bf16'] }),
     grouped('wide rows', { N: 20, K: 1, E: 1, width: 2100, out: 70 }, {}, { dtypes: ['f32', 'bf16'] }),
+    // Whole panels of weights, which the CPU packs ahead, over several passes and blocks of columns.
+    grouped('whole panels', { N: 75, K: 1, E: 3, width: 2112, out: 256 }, {}, { dtypes: ['f32', 'bf16'] }),
     // More tiles than the blocks of a device with few multiprocessors, wider than the widest tile.
     grouped('many tiles', { N: 140, K: 2, E: 3, width: 40, out: 300 }, {}, { dtypes: ['f32', 'bf16'] }),
     // The same of rows that begin at multiples of 16 bytes, with a depth that no stage divides.

@@ -8,7 +8,7 @@
 
 namespace MF_CPU_NAMESPACE {
 #define MF_PAIRS [[gnu::target("avx512bf16")]]
-constexpr int64_t kPairRows = 16;            // up to which rows this path is faster than packing
+constexpr int64_t kPairRows = 10;            // up to which rows this path is faster than packing
 constexpr int64_t kPairColumns = 32;         // columns in one load of a row
 constexpr int64_t kPairStreamColumns = 512;  // columns per task of [in, out] weights
 constexpr int kPairSteps = 4;                // pairs of rows of [in, out] weights in one sweep

@@ -7,7 +7,7 @@
 #include "cpu/parallel.h"
 
 namespace MF_CPU_NAMESPACE {
-constexpr int64_t kMostFewRows = 16;
+constexpr int64_t kMostFewRows = 10;
 constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weights
 constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
 constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
@@ -22,8 +22,7 @@ inline void forTaskShares(int64_t tasks, int64_t multiplyAdds, Body&& body) {
 // Up to how many rows this path is faster than packing, measured with weights in memory.
 template <typename T>
 constexpr int64_t fewRows(bool transposeW) {
-  const int64_t most = sizeof(T) == 2 ? kMostFewRows / 2 : kMostFewRows;
-  return transposeW ? most / 2 : most;
+  return sizeof(T) == 2 ? (transposeW ? 4 : 8) : (transposeW ? 8 : kMostFewRows);
 }
 
 // sums[r, :] += sum over S steps of x[r][k + s] * w[s, :], in rising s.

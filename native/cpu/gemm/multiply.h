@@ -1,7 +1,7 @@
 #pragma once
-// out[s, :] = epilogue(x[s, :] w[e]). A task is some rows of one expert and a block of columns: it packs the
-// weights of its columns pass by pass and runs the micro-kernel over all of its rows. A sum runs over rising
-// k whatever the tasks are, so their sizes may follow the number of threads.
+// out[s, :] = epilogue(x[s, :] w[e]). A task is some rows of one expert and a block of columns: pass by pass
+// the micro-kernel runs over all of its rows on packed weights. A sum runs over rising k whatever the tasks
+// are, so their sizes may follow the number of threads.
 #include "cpu/gemm/few_pairs.h"
 #include "cpu/gemm/few_rows.h"
 #include "cpu/gemm/micro_kernel.h"
@@ -25,90 +25,142 @@ inline bool wordsInPlace(const typename M::T* x, int64_t width) {
   return sizeof(typename M::T) == sizeof(typename M::Word);
 }
 
-// Some columns of a span, and the passes over its weights.
+// Some columns of a span.
 struct Block {
   Span span;
   int64_t column, columns;
 };
 
-// Fetches the weights of a pass within `steps` steps.
+// What one thread multiplies, block after block. The panels of a pass are packed while the pass before it
+// runs, be it of the block before: two buffers take turns.
 template <typename M, typename Out>
-inline Fetch fetchPass(const Product<typename M::T, Out>& p, const Block& block, int64_t pass,
-                       int64_t steps) {
-  const int64_t in = p.in(), width = p.width(), first = pass * kPassWords<M> * M::kElements;
-  const int64_t elements = std::min(in - first, kPassWords<M> * M::kElements);
-  const typename M::T* w = p.weight(block.span.expert);
-  if (p.transposeW) return Fetch(w + block.column * in + first, block.columns, elements, in, steps);
-  return Fetch(w + first * width + block.column, elements, block.columns, width, steps);
-}
-
-template <typename M, typename Out>
-inline void multiplyBlock(const Product<typename M::T, Out>& p, const Block& block, const Block* following) {
+class Multiplier {
+ public:
   using T = typename M::T;
   using Word = typename M::Word;
   using Acc = typename M::Acc;
-  constexpr int64_t tileColumns = kTileColumns<M>;
-  const Span& span = block.span;
-  const int64_t column = block.column, columns = block.columns;
-  const int64_t in = p.in(), width = p.width(), rows = span.rows();
-  const int64_t words = wordsOf<M>(in), passes = std::max<int64_t>(1, divideUp(words, kPassWords<M>));
-  const int64_t passWords = std::min(words, kPassWords<M>), rowStride = roundUp(passWords, kWordLanes<M>);
-  const int64_t panels = divideUp(columns, tileColumns), tiles = divideUp(rows, kTileRows);
-  const bool inPlace = wordsInPlace<M>(p.x.data, in);
 
-  char* memory = static_cast<char*>(threadScratch(
-      (panels * tileColumns * passWords + (inPlace ? 0 : kTileRows * rowStride)) * sizeof(Word) +
-      (passes > 1 ? rows : kTileRows) * panels * tileColumns * sizeof(Acc) + rows * sizeof(T*)));
-  Word* packed = reinterpret_cast<Word*>(memory);
-  Word* copies = packed + panels * tileColumns * passWords;
-  Acc* sums = reinterpret_cast<Acc*>(copies + (inPlace ? 0 : kTileRows * rowStride));
-  const T** xRows =
-      reinterpret_cast<const T**>(sums + (passes > 1 ? rows : kTileRows) * panels * tileColumns);
-  for (int64_t r = 0; r < rows; ++r) xRows[r] = p.x[span.begin + r];
-  const T* w = p.weight(span.expert) + column * (p.transposeW ? in : 1);
+  // mostRows, mostColumns: those of the largest block.
+  Multiplier(const Product<T, Out>& product, int64_t mostRows, int64_t mostColumns)
+      : p_(product), mostRows_(mostRows), mostPanels_(divideUp(mostColumns, kTileColumns<M>)) {
+    const int64_t words = wordsOf<M>(p_.in());
+    passes_ = std::max<int64_t>(1, divideUp(words, kPassWords<M>));
+    passWords_ = roundUp(divideUp(words, passes_), kWordLanes<M>);
+    inPlace_ = wordsInPlace<M>(p_.x.data, p_.in());
+  }
 
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    const int64_t first = pass * passWords * M::kElements;
-    const int64_t elements = std::min(in - first, passWords * M::kElements), n = wordsOf<M>(elements);
-    const bool last = pass + 1 == passes;
-    // Whole rows and panels are packed by the first tile's kernel.
-    const bool packs = !p.transposeW && columns % tileColumns == 0 && elements % M::kElements == 0;
-    if (p.transposeW)
+  // `following` is the block that comes next if it is to be packed meanwhile, or null.
+  void run(const Block& block, const Block* following) {
+    takeMemory();
+    const int64_t rows = block.span.rows();
+    for (int64_t r = 0; r < rows; ++r) xRows_[r] = p_.x[block.span.begin + r];
+    const int64_t panels = divideUp(block.columns, kTileColumns<M>), tiles = divideUp(rows, kTileRows);
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+      if (!packed_) pack(block, pass);
+      packed_ = false;
+      const Block* next = pass + 1 < passes_ ? &block : following;
+      const int64_t nextPass = pass + 1 < passes_ ? pass + 1 : 0;
+      const int64_t steps = wordsOf<M>(elementsIn(pass)) * panels * tiles;
+      if (next && packsAhead(*next, nextPass)) {
+        PackAhead<M> ahead(weights(*next, nextPass), p_.width(), wordsOf<M>(elementsIn(nextPass)),
+                           next->columns, panels_[1], steps);
+        runPass(block, pass, ahead);
+        ahead.finish();
+        packed_ = true;
+        std::swap(panels_[0], panels_[1]);
+      } else {
+        Fetch fetch;
+        if (next) fetch = fetchPass(*next, nextPass, steps);
+        runPass(block, pass, fetch);
+      }
+    }
+  }
+
+ private:
+  void takeMemory() {
+    const int64_t rowStride = roundUp(passWords_, kWordLanes<M>), columns = mostPanels_ * kTileColumns<M>;
+    const int64_t panelWords = columns * passWords_, copyWords = inPlace_ ? 0 : kTileRows * rowStride;
+    const int64_t sums = (passes_ > 1 ? mostRows_ : kTileRows) * columns;
+    char* memory = static_cast<char*>(threadScratch((2 * panelWords + copyWords) * sizeof(Word) +
+                                                    sums * sizeof(Acc) + mostRows_ * sizeof(T*)));
+    if (memory == memory_) return;
+    memory_ = memory;
+    packed_ = false;
+    panels_[0] = reinterpret_cast<Word*>(memory);
+    panels_[1] = panels_[0] + panelWords;
+    copies_ = panels_[1] + panelWords;
+    sums_ = reinterpret_cast<Acc*>(copies_ + copyWords);
+    xRows_ = reinterpret_cast<const T**>(sums_ + sums);
+  }
+
+  int64_t elementsIn(int64_t pass) const {
+    return std::min(p_.in() - pass * passWords_ * M::kElements, passWords_ * M::kElements);
+  }
+
+  const T* weights(const Block& block, int64_t pass) const {
+    const int64_t first = pass * passWords_ * M::kElements;
+    return p_.weight(block.span.expert) +
+           (p_.transposeW ? block.column * p_.in() + first : first * p_.width() + block.column);
+  }
+
+  bool packsAhead(const Block& block, int64_t pass) const {
+    return !p_.transposeW && block.columns % kTileColumns<M> == 0 && elementsIn(pass) % M::kElements == 0;
+  }
+
+  void pack(const Block& block, int64_t pass) {
+    const T* w = weights(block, pass);
+    if (p_.transposeW)
       packLines<M>(
-          elements, columns, [&](int64_t c) { return w + c * in + first; }, packed);
-    else if (!packs)
+          elementsIn(pass), block.columns, [&](int64_t c) { return w + c * p_.in(); }, panels_[0]);
+    else
       packRows<M>(
-          elements, columns, [&](int64_t k) { return w + (first + k) * width; }, packed);
+          elementsIn(pass), block.columns, [&](int64_t k) { return w + k * p_.width(); }, panels_[0]);
+  }
 
-    Fetch fetch;
-    const int64_t steps = n * panels * tiles;
-    if (!last)
-      fetch = fetchPass<M>(p, block, pass + 1, steps);
-    else if (following)
-      fetch = fetchPass<M>(p, *following, 0, steps);
+  Fetch fetchPass(const Block& block, int64_t pass, int64_t steps) const {
+    const T* w = weights(block, pass);
+    if (p_.transposeW) return Fetch(w, block.columns, elementsIn(pass), p_.in(), steps);
+    return Fetch(w, elementsIn(pass), block.columns, p_.width(), steps);
+  }
+
+  template <typename Aside>
+  void runPass(const Block& block, int64_t pass, Aside& aside) {
+    constexpr int64_t tileColumns = kTileColumns<M>;
+    const int64_t rows = block.span.rows(), tiles = divideUp(rows, kTileRows);
+    const int64_t panels = divideUp(block.columns, tileColumns), first = pass * passWords_ * M::kElements;
+    const int64_t elements = elementsIn(pass), words = wordsOf<M>(elements);
+    const bool last = pass + 1 == passes_;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t begin = rows * tile / tiles, count = rows * (tile + 1) / tiles - begin;
       const Word* x[kTileRows];
       for (int64_t r = 0; r < count; ++r) {
-        const T* row = xRows[begin + r] + first;
-        if (!inPlace) packLine<M>(elements, row, copies + r * rowStride);
-        x[r] = inPlace ? reinterpret_cast<const Word*>(row) : copies + r * rowStride;
+        const T* row = xRows_[begin + r] + first;
+        if (!inPlace_) packLine<M>(elements, row, copies_ + r * passWords_);
+        x[r] = inPlace_ ? reinterpret_cast<const Word*>(row) : copies_ + r * passWords_;
       }
       if (tile + 1 < tiles)
-        for (int64_t r = begin + count; r < rows * (tile + 2) / tiles; ++r) fetchStart(xRows[r] + first);
-      if (last) prefetchRows(p, span.begin + begin, count, column, columns);
-      const MicroKernel<M> kernel = packs && tile == 0 ? microKernel<M, true>(count) : microKernel<M>(count);
+        for (int64_t r = begin + count; r < rows * (tile + 2) / tiles; ++r) fetchStart(xRows_[r] + first);
+      if (last) prefetchRows(p_, block.span.begin + begin, count, block.column, block.columns);
       for (int64_t panel = 0; panel < panels; ++panel) {
-        Acc* sum = sums + ((passes > 1 ? begin : 0) * panels + panel * count) * tileColumns;
+        Acc* sum = sums_ + ((passes_ > 1 ? begin : 0) * panels + panel * count) * tileColumns;
         const int64_t offset = panel * tileColumns;
-        kernel(n, x, {w + first * width + offset, width}, packed + n * offset, sum, pass > 0, fetch);
-        if (!last) continue;
-        finishRows(p, span.begin + begin, count, column + offset, std::min(tileColumns, columns - offset),
-                   sum, tileColumns);
+        microKernel<M, Aside>(count)(words, x, panels_[0] + words * offset, sum, pass > 0, aside);
+        if (last)
+          finishRows(p_, block.span.begin + begin, count, block.column + offset,
+                     std::min(tileColumns, block.columns - offset), sum, tileColumns);
       }
     }
   }
-}
+
+  const Product<T, Out>& p_;
+  int64_t mostRows_, mostPanels_, passes_, passWords_;
+  bool inPlace_;
+  bool packed_ = false;  // panels_[0] holds the next pass
+  char* memory_ = nullptr;
+  Word *panels_[2], *copies_;
+  Acc* sums_;
+  const T** xRows_;
+};
 
 // The unpacked path for words of type M: up to how many rows it is faster, and its task.
 template <typename M>
@@ -156,12 +208,16 @@ inline void multiply(const Product<typename M::T, Out>& p) {
     Few::run(p, block.span, block.column, block.columns);
   };
   if (packed == 0) return forTaskShares(tasks, multiplyAdds, runFew);
-  forTasksAhead(tasks, multiplyAdds, [&](int64_t task, int64_t following) {
-    if (task < packed) {
-      multiplyBlock<M>(p, blocks[task], following >= 0 && following < packed ? &blocks[following] : nullptr);
-    } else {
-      runFew(task - packed);
-    }
+  int64_t mostRows = 0;
+  for (const Block& block : blocks) mostRows = std::max(mostRows, block.span.rows());
+  forTasksAhead(tasks, multiplyAdds, [&] {
+    return [&, multiplier = Multiplier<M, Out>(p, mostRows, std::min(packedColumns, width))](
+               int64_t task, int64_t following) mutable {
+      if (task < packed)
+        multiplier.run(blocks[task], following >= 0 && following < packed ? &blocks[following] : nullptr);
+      else
+        runFew(task - packed);
+    };
   });
 }
 

@@ -69,14 +69,16 @@ class TwoEnds {
   std::atomic<int64_t> taken_{0}, begin_{0}, end_{0};
 };
 
-// The same for body(task, following): `following` is the task that this thread does next, -1 for none, so
-// that its memory can be fetched in time. Every other thread starts from the end: where the first tasks are
-// bound by arithmetic and the last by memory, both are busy throughout.
-template <typename Body>
-inline void forTasksAhead(int64_t tasks, int64_t multiplyAdds, Body&& body) {
+// The same with a body for each thread, as makeBody() returns it: body(task, following), where `following` is
+// the task that this thread does next, -1 for none, so that it can be prepared in time. Every other thread
+// starts from the end: where the first tasks are bound by arithmetic and the last by memory, both are busy
+// throughout.
+template <typename MakeBody>
+inline void forTasksAhead(int64_t tasks, int64_t multiplyAdds, MakeBody&& makeBody) {
   TwoEnds ends(tasks);
   const auto thread = [&](int64_t index) {
     const bool fromEnd = index % 2 == 1;
+    auto body = makeBody();
     for (int64_t task = ends.take(fromEnd), following; task >= 0; task = following)
       body(task, following = ends.take(fromEnd));
   };

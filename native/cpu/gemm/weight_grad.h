@@ -113,7 +113,7 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
         if (last && !streams)
           for (int64_t r = 0; r < count; ++r) prefetchLine(out + r * width, columns);
         Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
-        microKernel<M>(count)(words, rows, {}, b, sum, pass > 0, none);
+        microKernel<M, Fetch>(count)(words, rows, b, sum, pass > 0, none);
         if (last) finishTile(g, out, count, columns, tileColumns, sum, streams);
       }
     }
