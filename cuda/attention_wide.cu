@@ -58,6 +58,7 @@ class ScoreSteps {
         rows_(rows),
         tiles_(memory, 2 * kPairs * kStages),
         panels_(static_cast<int>(ceilDiv(in.s.C, kPanel<T>))) {
+    MF_UNROLL
     for (int p = 0; p < kPairs; ++p) {
       left_[p] = left[p];
       right_[p] = right[p];
@@ -74,6 +75,7 @@ class ScoreSteps {
   }
   // The products of the next tile, unscaled.
   MF_DEVICE void next(A (&products)[kPairs][8][4]) {
+    MF_UNROLL
     for (int p = 0; p < kPairs; ++p) clear(products[p]);
     for (int end = done_ + panels_; done_ < end; ++done_) {
       waitCopies<kStages - 2>();
@@ -99,6 +101,7 @@ class ScoreSteps {
     if (loaded_ < steps_) {
       const int tile = begin_ + direction_ * (loaded_ / panels_), column = loaded_ % panels_ * kPanel<T>;
       const int stage = loaded_ % kStages * 2 * kPairs;
+      MF_UNROLL
       for (int p = 0; p < kPairs; ++p) {
         loadPanels<kScoreThreads>(panel(stage + 2 * p), queryRows(in_, rows_, left_[p]), 0, column, 1);
         loadPanels<kScoreThreads>(panel(stage + 2 * p + 1), keyRows(in_, rows_.b, rows_.h, tile, right_[p]),
@@ -202,10 +205,10 @@ MF_KERNEL void wideGradientsKernel(Backward<T> pass, ScoreMatrices<T> matrices) 
   const int first = beginRows(pass, rows, gradient);
   steps.start(first, 1, maximum(rows.lastTile - first + 1, 0));
   for (int tile = first; tile <= rows.lastTile; ++tile) {
-    uint32_t seen[2];
-    rows.visible(tile, seen);
     A products[kPairs][8][4];
     steps.next(products);
+    uint32_t seen[2];
+    rows.visible(tile, seen);
     gradient.template apply<kValues, kKeys>(products[0], products[kPairs - 1], seen, in.log2Scale,
                                             [&](int half, A product) {
                                               if constexpr (Gradient::kSticks)
