@@ -30,6 +30,15 @@ test('time and memory are better when low, tokens/s when high', (t) => {
   );
 });
 
+test('a row is found again when it has another number of forks, which is better when low', (t) => {
+  const { changes, missing } = compareReports(report({ batch: 1, forks: 100 }), report({ batch: 1, forks: 50 }));
+  t.deepEqual(missing, []);
+  t.deepEqual(
+    changes.map(({ column, verdict }) => [column, verdict]),
+    [['forks', 'better']],
+  );
+});
+
 test('a cell with share and time counts by its share', (t) => {
   const { changes } = compareReports(
     report({ N: 1, dw1: '0.80 (5.0 ms)' }),
