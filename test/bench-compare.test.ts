@@ -31,7 +31,10 @@ test('time and memory are better when low, tokens/s when high', (t) => {
 });
 
 test('a row is found again when it has another number of forks, which is better when low', (t) => {
-  const { changes, missing } = compareReports(report({ batch: 1, forks: 100 }), report({ batch: 1, forks: 50 }));
+  const { changes, missing } = compareReports(
+    report({ batch: 1, forks: 100 }),
+    report({ batch: 1, forks: 50 }),
+  );
   t.deepEqual(missing, []);
   t.deepEqual(
     changes.map(({ column, verdict }) => [column, verdict]),

@@ -40,7 +40,8 @@ function measureOf(column: string, value: string | number): Measure | null {
   if (/\bshare\b|\bMFU\b|\btimes\b|\bratio\b/.test(column)) return { kind: 'share', higherIsBetter: true };
   if (/^[\d.]+ \([\d.]+ ms\)$/.test(String(value))) return { kind: 'share', higherIsBetter: true };
   if (/(tokens|GF|GB)\/s/.test(column)) return { kind: 'absolute', higherIsBetter: true };
-  if (/\b(ms|us|s\/step|KB|MB|bytes|forks)\b/.test(column)) return { kind: 'absolute', higherIsBetter: false };
+  if (/\b(ms|us|s\/step|KB|MB|bytes|forks)\b/.test(column))
+    return { kind: 'absolute', higherIsBetter: false };
   return null;
 }
 
