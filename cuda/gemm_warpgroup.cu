@@ -80,7 +80,7 @@ template <typename Out, typename BlockShape, bool kTransposeW, bool kGathered>
 struct WarpgroupProduct {
   using Shape = BlockShape;
   using Feed = std::conditional_t<kGathered, GatherFeed<WarpgroupProduct>, BulkFeed<WarpgroupProduct>>;
-  static constexpr bool kTransposeLeft = false, kTransposeRight = !kTransposeW;
+  static constexpr bool kTransposeLeft = false, kTransposeRight = !kTransposeW, kMayHaveNoDepth = false;
   static constexpr int kFeedRegisters = kGathered ? 56 : 40, kRegisters = kGathered ? 224 : 232;
 
   TensorMap xMap, wMap;  // xMap: of rows that are not gathered

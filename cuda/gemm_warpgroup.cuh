@@ -6,7 +6,8 @@
 // A Job is trivially copyable and has
 //   Shape (a WarpgroupShape), kTransposeLeft, kTransposeRight: whether an operand's rows are the depth
 //   find(index, tile)   false beyond the last tile
-//   Feed                what a thread of the first warpgroup does: begin(job, tile), fill(job, stage, k)
+//   kMayHaveNoDepth     whether a tile may be a sum of nothing
+//   Feed                what a thread of the first warpgroup does: begin(), fill(), finish()
 //   finish              what writes the sums
 #include "cuda/gemm_epilogue.cuh"
 
@@ -117,6 +118,7 @@ MF_DEVICE void multiplyStages(const Job& job, const Stages<typename Job::Shape>&
     // A warpgroup whose rows lie outside the result only tells that it has seen the stages.
     const bool shares = tile.row + group * 64 < tile.rowEnd;
     int before = -1;  // the stage that is being multiplied
+    if (Job::kMayHaveNoDepth && tile.begin >= tile.end) product.clear();
     for (int64_t k = tile.begin; k < tile.end; k += Shape::kDepth) {
       waitPhase(stages.full.at(ring.stage), ring.parity);
       if (Job::Feed::kCopiesByThreads) fenceProxy();

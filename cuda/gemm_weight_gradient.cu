@@ -2,6 +2,7 @@
 // for a GPU, an expert's rows are split into parts by shape alone, and the parts' sums are added in order.
 #include "cuda/gemm.cuh"
 #include "cuda/gemm_pipeline.cuh"
+#include "cuda/gemm_warpgroup.cuh"
 #include "cuda/parallel.cuh"
 
 namespace mf::cuda {
@@ -55,6 +56,74 @@ struct GradientJob {
   MF_DEVICE int64_t rightEnd(const Tile& tile) const { return tile.columnEnd; }
 };
 
+// On sm_90a: a warpgroup copies 64 rows of both operands by cp.async, since rows beyond the expert's must be
+// zeros; a thread has one chunk of every 16th row in each panel. Where rows lie is looked up one stage ahead.
+template <typename Job>
+struct RowsFeed {
+  using Shape = typename Job::Shape;
+  static constexpr int kWarps = kWarpgroup / kWarpSize, kArrivals = kWarpgroup;
+  static constexpr bool kCopiesByThreads = true;
+  static constexpr int kAtOnce = 16, kCopies = Shape::kDepth / kAtOnce;
+
+  MF_DEVICE void begin(const Job& job, const Tile& tile) { lookAhead(job, tile, tile.begin); }
+  MF_DEVICE void fill(const Job& job, const Tile& tile, const Stages<Shape>& stages, int stage, int parity,
+                      int64_t k) {
+    waitPhase(stages.empty.at(stage), parity ^ 1);
+    copy<Shape::kRows>(stages.leftOf(stage), job.a, a_, tile.row, tile.rowEnd);
+    copy<Shape::kColumns>(stages.rightOf(stage), job.b, b_, tile.column, tile.columnEnd);
+    arriveAfterCopies(stages.full.at(stage));
+    lookAhead(job, tile, k + Shape::kDepth);
+  }
+  MF_DEVICE void finish() {
+    commitCopies();
+    waitCopies<0>();
+  }
+
+ private:
+  MF_DEVICE static int own() { return threadId() - Shape::kWarps * kWarpSize; }
+  MF_DEVICE void lookAhead(const Job& job, const Tile& tile, int64_t k) {
+    MF_UNROLL
+    for (int i = 0; i < kCopies; ++i) {
+      const int64_t row = k + own() / 8 + i * kAtOnce;
+      a_[i] = row < tile.end ? job.a.memoryRow(row) : -1;
+      b_[i] = row < tile.end ? job.b.memoryRow(row) : -1;
+    }
+  }
+  template <int kOuter>
+  MF_DEVICE static void copy(const SharedSpan<bf16>& stage, const PlannedRows<bf16>& from,
+                             const int (&rows)[kCopies], int64_t first, int64_t end) {
+    const int row = own() / 8, chunk = own() % 8;
+    MF_UNROLL
+    for (int i = 0; i < kCopies; ++i) {
+      const bool inside = rows[i] >= 0;
+      const bf16* source = from.at(inside ? rows[i] : 0);
+      MF_UNROLL
+      for (int panel = 0; panel < kOuter / 64; ++panel) {
+        const int64_t column = first + panel * 64 + chunk * 8;
+        bf16* target = stage.at(panel * kPanel + (row + i * kAtOnce) * 64 + (chunk ^ row % 8) * 8);
+        copyAsync16(target, source + column, inside ? chunkFilled<bf16>(end - column) * 2 : 0);
+      }
+    }
+  }
+  int a_[kCopies], b_[kCopies];  // where rows lie, -1 beyond the expert's
+};
+
+template <typename Out, typename BlockShape>
+struct WarpgroupGradient {
+  using Shape = BlockShape;
+  using Feed = RowsFeed<WarpgroupGradient>;
+  static constexpr bool kTransposeLeft = true, kTransposeRight = true, kMayHaveNoDepth = true;
+  static constexpr int kFeedRegisters = 96, kRegisters = 208;
+
+  GradientTiles<Shape::kRows, Shape::kColumns> tiles;
+  PlannedRows<bf16> a, b;
+  GradientFinish<Out> finish;
+
+  MF_DEVICE bool find(int64_t index, Tile& tile) const {
+    return tiles.template find<Shape::kDepth>(index, tile);
+  }
+};
+
 template <typename Out>
 struct AddParts {
   const float* parts;
@@ -67,14 +136,25 @@ struct AddParts {
   }
 };
 
+template <typename Job, typename T, typename Out>
+Job gradientJob(const WeightGradient& g, Out* dw, int64_t parts) {
+  const int64_t height = g.a.width, width = g.b.width;
+  return {{g.groups, height, width, parts},
+          PlannedRows<T>(g.a),
+          PlannedRows<T>(g.b),
+          {dw, height, width, g.accumulate, isAligned16<Out>(dw, width)}};
+}
+
 template <typename T, typename Out, typename Shape>
 void gradientTiles(StreamHandle stream, const WeightGradient& g, Out* dw, int64_t parts) {
-  const int64_t height = g.a.width, width = g.b.width;
-  const GradientJob<T, Out, Shape> job{{g.groups, height, width, parts},
-                                       PlannedRows<T>(g.a),
-                                       PlannedRows<T>(g.b),
-                                       {dw, height, width, g.accumulate, isAligned16<Out>(dw, width)}};
+  const auto job = gradientJob<GradientJob<T, Out, Shape>, T>(g, dw, parts);
   launchTiles(stream, job, job.tiles.count());
+}
+
+template <typename Out, typename Shape>
+void gradientByWarpgroups(StreamHandle stream, const WeightGradient& g, Out* dw, int64_t parts) {
+  const auto job = gradientJob<WarpgroupGradient<Out, Shape>, bf16>(g, dw, parts);
+  launchWarpgroups(stream, job, job.tiles.count());
 }
 
 template <typename T, typename Out>
@@ -83,11 +163,15 @@ void gradientShaped(StreamHandle stream, const WeightGradient& g, Out* dw, int64
     gradientTiles<T, Out, FloatShape>(stream, g, dw, parts);
   } else {
     using Wide = GradientTiles<WideShape::kRows, WideShape::kColumns>;
-    if (g.b.width >= WideShape::kColumns &&
-        Wide{g.groups, g.a.width, g.b.width, parts}.count() >= multiprocessors())
-      gradientTiles<T, Out, WideShape>(stream, g, dw, parts);
+    const bool wide = g.b.width >= WideShape::kColumns &&
+                      Wide{g.groups, g.a.width, g.b.width, parts}.count() >= multiprocessors();
+    if (hasWarpgroupProducts() && isAligned16<bf16>(g.a.data, g.a.stride) &&
+        isAligned16<bf16>(g.b.data, g.b.stride))
+      wide ? gradientByWarpgroups<Out, WideWarpgroups>(stream, g, dw, parts)
+           : gradientByWarpgroups<Out, NarrowWarpgroups>(stream, g, dw, parts);
     else
-      gradientTiles<T, Out, NarrowShape>(stream, g, dw, parts);
+      wide ? gradientTiles<T, Out, WideShape>(stream, g, dw, parts)
+           : gradientTiles<T, Out, NarrowShape>(stream, g, dw, parts);
   }
 }
 

@@ -75,6 +75,36 @@ void checkAll(const std::vector<int32_t>& offsets, int64_t rows, int64_t in, int
       CHECK(largestError({offsets, rows, in, out, transposeW, gathered}) < 1e-6);
 }
 
+// dw [experts, in, out] = sums over an expert's rows of x^T dy; x gathered, or both one after the other.
+double largestErrorOfGradient(const std::vector<int32_t>& offsets, int64_t in, int64_t out, bool gathered) {
+  const auto experts = static_cast<int64_t>(offsets.size()) - 1, rows = int64_t{offsets.back()};
+  const std::vector<bf16> x = numbers(rows * in, 1), dy = numbers(rows * out, 2);
+  std::vector<int32_t> order(static_cast<size_t>(rows));
+  for (int64_t s = 0; s < rows; ++s) order[static_cast<size_t>(s)] = static_cast<int32_t>(s * 7 % rows);
+  std::vector<float> dw(static_cast<size_t>(experts * in * out), NAN);
+  const RowMap map = gathered ? RowMap::Slot : RowMap::Sorted;
+  weightGradient<bf16, float>(nullptr, {{experts, rows, offsets.data()},
+                                        {x.data(), in, map, order.data(), 1},
+                                        {dy.data(), out, RowMap::Sorted, nullptr, 1},
+                                        dw.data(),
+                                        false});
+  double worst = 0;
+  for (int64_t e = 0; e < experts; ++e)
+    for (int64_t i = 0; i < in; ++i)
+      for (int64_t n = 0; n < out; ++n) {
+        double sum = 0, magnitude = 1e-30;
+        for (int64_t s = offsets[static_cast<size_t>(e)]; s < offsets[static_cast<size_t>(e) + 1]; ++s) {
+          const int64_t row = gathered ? order[static_cast<size_t>(s)] : s;
+          const double term = static_cast<double>(x[at(row, in, i)]) * static_cast<double>(dy[at(s, out, n)]);
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        const double error = std::abs(static_cast<double>(dw[at(e * in + i, out, n)]) - sum);
+        worst = std::isnan(error) ? INFINITY : std::max(worst, error / magnitude);
+      }
+  return worst;
+}
+
 }  // namespace
 
 NATIVE_TEST(warpgroupsMultiplyOneTile) {
@@ -91,4 +121,12 @@ NATIVE_TEST(warpgroupsMultiplyExperts) {
 
 NATIVE_TEST(warpgroupsMultiplyWideTiles) {
   checkAll({0, 129, 129, 260}, 260, 264, 328);
+}
+
+NATIVE_TEST(warpgroupsSumGradientsOfWeights) {
+  for (const bool gathered : {false, true}) {
+    CHECK(largestErrorOfGradient({0, 0, 1, 131, 131, 465}, 136, 72, gathered) < 1e-6);
+    CHECK(largestErrorOfGradient({0, 64, 64, 150}, 72, 264, gathered) < 1e-6);
+  }
+  underEverySchedule([] { CHECK(largestErrorOfGradient({0, 70, 71}, 72, 40, true) < 1e-6); });
 }
