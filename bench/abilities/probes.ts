@@ -28,12 +28,12 @@ export async function probes(bench: Workbench) {
   for (const [model, recipe] of Object.entries(models)) {
     const byFactor: Record<number, number> = {};
     for (const lrFactor of FACTORS) byFactor[lrFactor] = await perplexity(recipe({ lrFactor, steps }));
-    const usual =
+    const usual: { usualRange?: number } =
       model === 'ModuleFormer'
         ? {}
         : { usualRange: await perplexity(recipe({ steps, initializerRange: USUAL_RANGE })) };
     results.push({ model, byFactor, ...usual });
   }
-  console.table(results.map(({ byFactor, ...rest }) => ({ ...rest, ...byFactor })));
+  console.table(results.map(({ byFactor, ...rest }) => ({ ...rest, byFactor: JSON.stringify(byFactor) })));
   return { steps, results };
 }

@@ -5,6 +5,7 @@ import { svgOf, type Chart, type Series } from '../support/svg.js';
 import type { efficiency } from './efficiency.js';
 import type { emergence } from './emergence.js';
 import type { extend } from './extend.js';
+import type { probes } from './probes.js';
 import { changeAt, changesAt, FRACTIONS, type specialise } from './specialise.js';
 import { percent } from './workbench.js';
 
@@ -48,6 +49,7 @@ function efficiencyShown({ results, ratios }: Result<typeof efficiency>): Shown 
       title: `perplexity against throughput, ${kind}`,
       xLabel: 'thousands of tokens a second',
       yLabel: 'perplexity',
+      legend: 'left',
       series: [
         { name: 'dense', points: points(results.slice(1)) },
         { name: 'ModuleFormer', points: points(results.slice(0, 1)) },
@@ -85,6 +87,7 @@ function extendShown(result: Result<typeof extend>): Shown {
       own.map((each) => of(each).toFixed(digits)).join(', ');
     return {
       model,
+      seeds: own.map(({ seed }) => seed).join(', '),
       'old domains, before': list(({ old }) => old.before, 2),
       after: list(({ old }) => old.after, 2),
       'change, %': list(({ old }) => percent(old.after, old.before), 1),
@@ -223,11 +226,25 @@ function emergenceShown({ results }: Result<typeof emergence>): Shown {
   return { tables: [rows], charts: [chart('mlp'), chart('attention')] };
 }
 
+function probesShown({ steps, results }: Result<typeof probes>): Shown {
+  const rows = results.map(({ model, byFactor, usualRange }): Row => ({
+    [`after ${steps} steps`]: model,
+    ...Object.fromEntries(
+      Object.entries(byFactor)
+        .sort(([a], [b]) => Number(a) - Number(b))
+        .map(([factor, perplexity]) => [`learning rate x ${factor}`, perplexity.toFixed(1)]),
+    ),
+    'x 1, weights N(0, 0.02)': usualRange?.toFixed(1) ?? '',
+  }));
+  return { tables: [rows], charts: [] };
+}
+
 const shown: Record<string, (result: never) => Shown> = {
   efficiency: efficiencyShown,
   extend: extendShown,
   specialise: specialiseShown,
   emergence: emergenceShown,
+  probes: probesShown,
 };
 
 /** What to show of the content of a JSON file. */
@@ -237,12 +254,33 @@ export function show(result: { name: string }): Shown {
   return draw(result as never);
 }
 
+/** An experiment on languages that was run in parts (`--seeds`, `--arms`) as one. */
+function joined(parts: readonly Named[]): Named {
+  const [first, ...rest] = parts as [Named, ...Named[]];
+  if (rest.length === 0) return first;
+  if (first.name !== 'extend') throw new Error(`there are ${parts.length} results of ${first.name}`);
+  const all = parts as (Named & Result<typeof extend>)[];
+  return {
+    ...first,
+    results: all.flatMap(({ results }) => results).sort((a, b) => a.seed - b.seed),
+    recognised: all.find(({ recognised }) => recognised.length > 0)?.recognised ?? [],
+  } as Named;
+}
+
+interface Named {
+  name: string;
+}
+
 /** Prints the tables of JSON files; pictures go beside bench/RESULTS.md. */
 export async function report(files: readonly string[]): Promise<void> {
+  const byName = new Map<string, Named[]>();
   for (const file of files) {
-    const result = JSON.parse(await readFile(file, 'utf8')) as { name: string };
-    const { tables, charts } = show(result);
-    console.log(`${result.name}\n\n${tables.map(markdownTable).join('\n')}`);
-    await writeFile(new URL(`../${result.name}.svg`, import.meta.url), svgOf(charts));
+    const result = JSON.parse(await readFile(file, 'utf8')) as Named;
+    byName.set(result.name, [...(byName.get(result.name) ?? []), result]);
+  }
+  for (const [name, parts] of byName) {
+    const { tables, charts } = show(joined(parts));
+    console.log(`${name}\n\n${tables.map(markdownTable).join('\n')}`);
+    if (charts.length > 0) await writeFile(new URL(`../${name}.svg`, import.meta.url), svgOf(charts));
   }
 }

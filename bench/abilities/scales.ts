@@ -91,7 +91,7 @@ export const full: Scale = {
     n_mlp_experts: 32,
     initializer_range: 0.088,
   },
-  dense: { 128: [0], 192: [0], 256: [0, 1, 2], 320: [0], 384: [0] },
+  dense: { 128: [0], 192: [0], 256: [0, 1, 2] },
   newExperts: { attention: 2, mlp: 4 },
   seeds: [0, 1, 2],
   concentrations: [0.05, 0.1, 0.2],
