@@ -188,7 +188,7 @@ test('wrong commands in a document are noticed', async (t) => {
 test('scripts that the texts name exist', (t) => {
   const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: Record<string, string> };
   const named = documents().flatMap((file) =>
-    [...readFileSync(file, 'utf8').matchAll(/npm run (?:--silent )?([a-z:-]+)/g)].map(
+    [...readFileSync(file, 'utf8').matchAll(/npm run (?:--silent )?([a-z0-9:-]+)/g)].map(
       ([, name]) => name ?? '',
     ),
   );
