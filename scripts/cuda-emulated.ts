@@ -1,6 +1,7 @@
 // `npm run test:cuda-emulated -- [OP | --all] [--build NAME]...`: the CUDA kernels on the CPU, in three builds against
 // the emulator.
-//   plain       the emulator's own tests; op specs, golden cases, training and generation, threads in rising order
+//   plain       the emulator's own tests; golden cases, training and generation with threads in rising order, op specs
+//               in rising and in reverse order
 //   races       the op specs in random order, with the race detector
 //   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
 // Products of bf16 run as on sm_90a; the specs of ops that multiply run once more with the kernels of other devices.
@@ -110,12 +111,16 @@ function runsOf(build: Build, op: string | undefined, all: boolean): Run[] {
     args: [],
     env: {},
   };
-  const schedules = all ? everySchedule : [];
-  const files = all ? [] : [['test/ops.test.ts'], models];
+  const usual = (): Run[] => [
+    avaRun(build, build.schedule, ['test/ops.test.ts']),
+    avaRun(build, ['reverse', 'late'], ['test/ops.test.ts']),
+    avaRun(build, build.schedule, models),
+  ];
   return [
     own,
-    ...schedules.map((schedule) => avaRun(build, schedule, ['test/ops.test.ts', ...models])),
-    ...files.map((some) => avaRun(build, build.schedule, some)),
+    ...(all
+      ? everySchedule.map((schedule) => avaRun(build, schedule, ['test/ops.test.ts', ...models]))
+      : usual()),
     ...asElsewhere(multiplying),
   ];
 }
