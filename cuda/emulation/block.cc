@@ -114,7 +114,12 @@ void Block::prepareThreads() {
   if (count <= 0 || count > kMostThreads || count % kWarp != 0)
     fail(std::to_string(count) + " threads, expected a multiple of 32 up to 1024");
   if (stackCount_ < count) {
-    if (stacks_) munmap(stacks_, static_cast<size_t>(stackCount_) * kStack);
+    if (stacks_) {
+      // What comes to lie there next is not the emulator's: the sanitizer's marks on dead frames must go.
+      const size_t bytes = static_cast<size_t>(stackCount_) * kStack;
+      MF_PERMIT(stacks_, bytes);
+      munmap(stacks_, bytes);
+    }
     void* memory = mmap(nullptr, static_cast<size_t>(count) * kStack, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) fail("no memory for stacks");
