@@ -20,6 +20,9 @@ async function generate(tokens: number): Promise<{ ids: number[][]; calls: Map<s
   return { ids: JSON.parse(stdout) as number[][], calls };
 }
 
+/** Launches of graphs; and what is queued more or less often by chance: a write to an idle queue is done at once. */
+const uncounted = new Set(['replay', 'wait', 'write']);
+
 (testDevice === 'cuda' ? test : test.skip)(
   'operations of a step are called for the prompt, the first step and its capture; then graphs are launched',
   async (t) => {
@@ -29,7 +32,7 @@ async function generate(tokens: number): Promise<{ ids: number[][]; calls: Map<s
     t.is(many.calls.get('replay'), 15);
     t.is(few.calls.get('sampleToken'), 3);
     for (const [op, count] of many.calls) {
-      if (op !== 'replay' && op !== 'wait') t.is(few.calls.get(op), count, op);
+      if (!uncounted.has(op)) t.is(few.calls.get(op), count, op);
     }
   },
 );
