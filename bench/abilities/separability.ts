@@ -10,12 +10,12 @@ import {
   zeros,
 } from '../../lib/autograd/index.js';
 import type { Batch } from '../../lib/data/loader.js';
+import { routerFeatures } from '../../lib/experts/router-features.js';
 import { EXPERT_KINDS, type ExpertKind } from '../../lib/experts/usage.js';
 import type { ModuleFormerForCausalLM } from '../../lib/model/moduleformer.js';
 import { AdamW } from '../../lib/optimizer/adamw.js';
 import { scope } from '../../lib/scope.js';
 import { tensor, type Tensor } from '../../lib/tensor.js';
-import { batchInputs } from '../../lib/training/batch.js';
 import { pretrained } from './models.js';
 import { obtain } from './recipes.js';
 import { batchesOf, type Workbench } from './workbench.js';
@@ -68,30 +68,9 @@ async function readInputs(
   const tokens = batches.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
   const stride = Math.max(1, Math.floor(tokens / count));
   for (const batch of batches) {
-    const found = scope(() =>
-      noGrad(() => {
-        const { inputIds, documentStarts } = batchInputs(batch, model.device);
-        const { routers } = model.forward({
-          inputIds,
-          documentStarts: documentStarts as Tensor,
-          lastLogitsOnly: true,
-          outputRouterFeatures: true,
-        });
-        return (routers ?? []).map(({ attention, mlp }) => ({
-          attention: attention.features as Tensor,
-          mlp: mlp.features as Tensor,
-        }));
-      }),
-    );
-    for (const [block, own] of found.entries()) {
-      for (const kind of EXPERT_KINDS) {
-        const values = (await own[kind].data()) as Float32Array;
-        const width = own[kind].shape[1] as number;
-        for (let i = 0; i < batch.inputIds.length; i += stride)
-          all[block]?.[kind].push([...values.subarray(i * width, (i + 1) * width)]);
-        own[kind].dispose();
-      }
-    }
+    const positions = Array.from({ length: Math.ceil(batch.inputIds.length / stride) }, (_, i) => i * stride);
+    for (const [block, own] of (await routerFeatures(model, batch, positions)).entries())
+      for (const kind of EXPERT_KINDS) for (const row of own[kind]) all[block]?.[kind].push([...row]);
   }
 }
 

@@ -9,18 +9,16 @@ import {
   log,
   mean,
   mul,
-  noGrad,
   softmax,
 } from '../autograd/index.js';
 import type { Batch } from '../data/loader.js';
 import { DataError, ValueError } from '../errors.js';
-import type { RouterOutput } from '../model/forward-context.js';
 import type { ModuleFormerForCausalLM } from '../model/moduleformer.js';
-import { scope } from '../scope.js';
 import { tensor, type Tensor } from '../tensor.js';
-import { batchInputs, textMask } from '../training/batch.js';
+import { textMask } from '../training/batch.js';
 import { newRows } from './extend.js';
 import { expertParameterNames, gatingParameterNames, parametersOf, routerPrefix } from './rebuild.js';
+import { routerFeatures } from './router-features.js';
 import { EXPERT_KINDS, type ExpertKind } from './usage.js';
 
 /** Keeps the logarithm finite where new experts take everything. */
@@ -62,7 +60,12 @@ export class RouterMemory {
     const wasTraining = base.training;
     base.eval();
     try {
-      for (const [i, batch] of all.entries()) await readFeatures(base, batch, places[i] as number[], rows);
+      for (const [i, batch] of all.entries()) {
+        const chosen = places[i] as number[];
+        if (chosen.length === 0) continue;
+        for (const [block, own] of (await routerFeatures(base, batch, chosen)).entries())
+          for (const kind of EXPERT_KINDS) for (const row of own[kind]) rows[block]?.[kind].push(...row);
+      }
     } finally {
       base.train(wasTraining);
     }
@@ -156,35 +159,4 @@ function spreadOver(masks: readonly Int32Array[], tokens: number): number[][] {
       return Math.floor((seen * wanted) / total) > before;
     }),
   );
-}
-
-async function readFeatures(
-  model: ModuleFormerForCausalLM,
-  batch: Batch,
-  positions: readonly number[],
-  rows: readonly Record<ExpertKind, number[]>[],
-): Promise<void> {
-  if (positions.length === 0) return;
-  const found = noGrad(() =>
-    scope(() => {
-      const { inputIds, documentStarts } = batchInputs(batch, model.device);
-      const { routers } = model.forward({
-        inputIds,
-        documentStarts: documentStarts as Tensor,
-        lastLogitsOnly: true,
-        outputRouterFeatures: true,
-      });
-      const pick = ({ features }: RouterOutput): Tensor => features as Tensor;
-      return (routers ?? []).map(({ attention, mlp }) => ({ attention: pick(attention), mlp: pick(mlp) }));
-    }),
-  );
-  for (const [block, own] of found.entries()) {
-    for (const kind of EXPERT_KINDS) {
-      const width = own[kind].shape[1] as number;
-      const values = (await own[kind].data()) as Float32Array | Float64Array;
-      own[kind].dispose();
-      for (const position of positions)
-        rows[block]?.[kind].push(...values.subarray(position * width, (position + 1) * width));
-    }
-  }
 }
