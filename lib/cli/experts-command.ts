@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import type { PruneAmount } from '../experts/prune.js';
 import { decimal, integer } from './command.js';
+import { dtypeOption } from './model-flags.js';
 import { addReadingFlags, type ReadingFlags } from './reading-flags.js';
 
 export interface PruneFlags extends ReadingFlags {
@@ -169,19 +170,13 @@ Examples:
   $ moduleformer adapter save runs/german --base runs/english --out german.safetensors
   $ moduleformer adapter add runs/english german.safetensors french.safetensors --out european`,
     );
-  const dtype = (): Option =>
-    new Option('--dtype <type>', "of the parameters (default: the checkpoint's)").choices([
-      'f32',
-      'bf16',
-      'f64',
-    ]);
   adapter
     .command('save')
     .description('Write the experts that a model has beyond those of its base to a file.')
     .argument(...CHECKPOINT)
     .requiredOption('--base <checkpoint>', 'the model that was extended')
     .requiredOption('--out <file>', 'a .safetensors file')
-    .addOption(dtype())
+    .addOption(dtypeOption())
     .action(async (checkpoint: string, flags: AdapterFlags) => {
       const { saveAdapter } = await import('./experts.js');
       await saveAdapter(checkpoint, flags);
@@ -192,7 +187,7 @@ Examples:
     .argument('<base>', 'the model that they were trained on')
     .argument('<file...>', 'files that `adapter save` wrote')
     .requiredOption('--out <dir>', 'where the checkpoint goes')
-    .addOption(dtype())
+    .addOption(dtypeOption())
     .action(async (base: string, files: string[], flags: Omit<AdapterFlags, 'base'>) => {
       const { addAdapters } = await import('./experts.js');
       await addAdapters(base, files, flags);

@@ -1,7 +1,8 @@
-import { Option, type Command } from 'commander';
+import type { Command } from 'commander';
 import { decimal, integer } from './command.js';
+import { addModelFlags, quantizeOption, type ModelFlags } from './model-flags.js';
 
-export interface GenerateFlags {
+export interface GenerateFlags extends ModelFlags {
   prompt?: string;
   maxNewTokens: number;
   temperature: number;
@@ -10,16 +11,12 @@ export interface GenerateFlags {
   repetitionPenalty: number;
   seed: number;
   ignoreEos?: boolean;
-  tokenizer?: string;
-  dtype?: 'f32' | 'bf16' | 'f64';
-  device: 'cpu' | 'cuda';
   quantize?: 'i8';
-  threads?: number;
   json?: boolean;
 }
 
 export function addGenerateCommand(program: Command): void {
-  program
+  const command = program
     .command('generate')
     .description('Continue a text, token by token, on standard output.')
     .argument('<checkpoint>', 'a checkpoint, or a run, whose newest one is taken')
@@ -30,18 +27,9 @@ export function addGenerateCommand(program: Command): void {
     .option('--top-p <p>', 'draw among the fewest tokens that have this probability', decimal(0, 1), 0.95)
     .option('--repetition-penalty <x>', 'above 1, makes tokens that occurred less probable', decimal(), 1)
     .option('--seed <n>', 'same seed, same text', integer(), 0)
-    .option('--ignore-eos', 'go on after the end-of-text token')
-    .option('--tokenizer <path>', "a tokenizer.json or its directory (default: the checkpoint's)")
-    .addOption(
-      new Option('--dtype <type>', "of the parameters (default: the checkpoint's)").choices([
-        'f32',
-        'bf16',
-        'f64',
-      ]),
-    )
-    .addOption(new Option('--device <name>', 'where to compute').choices(['cpu', 'cuda']).default('cpu'))
-    .addOption(new Option('--quantize <type>', 'load the weights in 8 bits').choices(['i8']))
-    .option('--threads <n>', 'CPU threads (default: all cores)', integer(1))
+    .option('--ignore-eos', 'go on after the end-of-text token');
+  addModelFlags(command)
+    .addOption(quantizeOption())
     .option('--json', 'print a JSON object at the end instead of the text as it comes')
     .addHelpText(
       'after',
