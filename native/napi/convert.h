@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "napi/environment.h"
+#include "napi/functions.h"
 
 namespace mf::napi {
 
@@ -243,9 +244,7 @@ napi_value invoke(napi_env env, napi_callback_info info) {
 // Adds F to exports under op.name; op must live as long as the process.
 template <auto F>
 void define(napi_env env, napi_value exports, const OpEntry& op) {
-  napi_value function;
-  napi_create_function(env, op.name, NAPI_AUTO_LENGTH, invoke<F>, const_cast<OpEntry*>(&op), &function);
-  napi_set_named_property(env, exports, op.name, function);
+  addFunction(env, exports, op.name, invoke<F>, const_cast<OpEntry*>(&op));
 }
 
 }  // namespace mf::napi

@@ -1,28 +1,14 @@
 // Recording a program of ops, and running it.
 #include "napi/convert.h"
+#include "napi/functions.h"
 #include "napi/registry.h"
 
 namespace mf::napi {
 namespace {
 
-template <size_t N>
-struct Arguments {
-  napi_value values[N];
-  Arguments(napi_env env, napi_callback_info info) {
-    size_t count = N;
-    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
-  }
-};
-
 // For the stream of the device that is the first argument.
 Stream& streamOf(napi_env env, Environment& environment, napi_value device, const OpEntry& op) {
   return environment.context.stream(From<Device>::get(env, device, Place{&op, 0}));
-}
-
-double numberOf(napi_env env, napi_value value) {
-  double number = -1;
-  napi_get_value_double(env, value, &number);
-  return number;
 }
 
 // canReplay(device): whether its ops can be recorded for a program.
@@ -72,7 +58,7 @@ napi_value replay(napi_env env, napi_callback_info info) {
   static const OpEntry op{"replay", {"device", "program"}};
   Arguments<2> a(env, info);
   return guarded(env, [&](Environment& environment) -> napi_value {
-    const Program& program = environment.program(numberOf(env, a.values[1]));
+    const Program& program = environment.program(handleOf(env, a.values[1]));
     streamOf(env, environment, a.values[0], op).replay(program);
     return nullptr;
   });
@@ -80,25 +66,19 @@ napi_value replay(napi_env env, napi_callback_info info) {
 
 napi_value disposeProgram(napi_env env, napi_callback_info info) {
   Arguments<1> a(env, info);
-  Environment::of(env).removeProgram(numberOf(env, a.values[0]));
+  Environment::of(env).removeProgram(handleOf(env, a.values[0]));
   return nullptr;
-}
-
-void add(napi_env env, napi_value exports, const char* name, napi_callback callback) {
-  napi_value function;
-  napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);
-  napi_set_named_property(env, exports, name, function);
 }
 
 }  // namespace
 
 void registerProgram(napi_env env, napi_value exports) {
-  add(env, exports, "canReplay", canReplay);
-  add(env, exports, "beginRecording", beginRecording);
-  add(env, exports, "endRecording", endRecording);
-  add(env, exports, "cancelRecording", cancelRecording);
-  add(env, exports, "replay", replay);
-  add(env, exports, "disposeProgram", disposeProgram);
+  addFunction(env, exports, "canReplay", canReplay);
+  addFunction(env, exports, "beginRecording", beginRecording);
+  addFunction(env, exports, "endRecording", endRecording);
+  addFunction(env, exports, "cancelRecording", cancelRecording);
+  addFunction(env, exports, "replay", replay);
+  addFunction(env, exports, "disposeProgram", disposeProgram);
 }
 
 }  // namespace mf::napi

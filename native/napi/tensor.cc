@@ -1,25 +1,11 @@
 // Handles and their memory: dispose, shape, reading and writing.
 #include "napi/convert.h"
+#include "napi/functions.h"
 #include "napi/registry.h"
 #include "ops/call.h"
 
 namespace mf::napi {
 namespace {
-
-template <size_t N>
-struct Arguments {
-  napi_value values[N];
-  Arguments(napi_env env, napi_callback_info info) {
-    size_t count = N;
-    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
-  }
-};
-
-double handleOf(napi_env env, napi_value value) {
-  double handle = -1;
-  napi_get_value_double(env, value, &handle);
-  return handle;
-}
 
 Tensor tensorOf(napi_env env, napi_value value, const OpEntry& op) {
   return From<Tensor>::get(env, value, Place{&op, 0});
@@ -175,21 +161,15 @@ napi_value read(napi_env env, napi_callback_info info) {
   });
 }
 
-void add(napi_env env, napi_value exports, const char* name, napi_callback callback) {
-  napi_value function;
-  napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);
-  napi_set_named_property(env, exports, name, function);
-}
-
 }  // namespace
 
 void registerTensor(napi_env env, napi_value exports) {
-  add(env, exports, "track", track);
-  add(env, exports, "dispose", dispose);
-  add(env, exports, "alias", alias);
-  add(env, exports, "describe", describe);
-  add(env, exports, "write", write);
-  add(env, exports, "read", read);
+  addFunction(env, exports, "track", track);
+  addFunction(env, exports, "dispose", dispose);
+  addFunction(env, exports, "alias", alias);
+  addFunction(env, exports, "describe", describe);
+  addFunction(env, exports, "write", write);
+  addFunction(env, exports, "read", read);
 }
 
 }  // namespace mf::napi
