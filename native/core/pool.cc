@@ -2,9 +2,9 @@
 
 #include <chrono>
 #include <exception>
-#include <memory>
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "core/pool_stats.h"
 
@@ -36,8 +36,28 @@ void spend(std::chrono::steady_clock::time_point start) {
 }
 
 constexpr std::align_val_t kScratchAlignment{64};
-struct ScratchDeleter {
-  void operator()(void* p) const { ::operator delete(p, kScratchAlignment); }
+
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch() { ::operator delete(memory_, kScratchAlignment); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  void* take(size_t bytes) {
+    if (bytes > capacity_) {
+      ::operator delete(std::exchange(memory_, nullptr), kScratchAlignment);
+      capacity_ = 0;
+      const size_t rounded = (bytes + 4095) / 4096 * 4096;
+      memory_ = ::operator new(rounded, kScratchAlignment);
+      capacity_ = rounded;
+    }
+    return memory_;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  size_t capacity_ = 0;
 };
 
 }  // namespace
@@ -58,16 +78,13 @@ void setStopFlag(const std::atomic<bool>* flag) {
 }
 
 void* threadScratch(size_t bytes) {
-  thread_local std::unique_ptr<void, ScratchDeleter> memory;
-  thread_local size_t capacity = 0;
-  if (bytes > capacity) {
-    memory.reset();
-    capacity = 0;
-    const size_t rounded = (bytes + 4095) / 4096 * 4096;
-    memory.reset(::operator new(rounded, kScratchAlignment));
-    capacity = rounded;
-  }
-  return memory.get();
+  thread_local Scratch scratch;
+  return scratch.take(bytes);
+}
+
+void* jobScratch(size_t bytes) {
+  thread_local Scratch scratch;
+  return scratch.take(bytes);
 }
 
 PoolStats poolStats() {

@@ -52,4 +52,7 @@ void setStopFlag(const std::atomic<bool>* flag);
 // reuse it.
 void* threadScratch(size_t bytes);
 
+// The same apart from it: for what the tasks of this thread's job share while each of them uses its own.
+void* jobScratch(size_t bytes);
+
 }  // namespace mf

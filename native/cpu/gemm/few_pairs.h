@@ -8,10 +8,9 @@
 
 namespace MF_CPU_NAMESPACE {
 #define MF_PAIRS [[gnu::target("avx512bf16")]]
-constexpr int64_t kPairRows = 10;            // up to which rows this path is faster than packing
-constexpr int64_t kPairColumns = 32;         // columns in one load of a row
-constexpr int64_t kPairStreamColumns = 512;  // columns per task of [in, out] weights
-constexpr int kPairSteps = 4;                // pairs of rows of [in, out] weights in one sweep
+constexpr int64_t kPairRows = 10;     // up to which rows this path is faster than packing
+constexpr int64_t kPairColumns = 32;  // columns in one load of a row
+constexpr int kPairSteps = 4;         // pairs of rows of [in, out] weights in one sweep
 
 inline uint32_t pairAt(const bf16* x) {
   uint32_t word;
@@ -97,22 +96,19 @@ MF_PAIRS inline void orderQuads(float* sums) {
   _mm512_storeu_ps(sums + 16, _mm512_permutex2var_ps(low, second, high));
 }
 
-// Columns [column, column + columns) of the span's rows, w [in, out].
+// sums [rows, stride] += x of the span's rows times a piece of w [in, out], which begins at an even row.
 template <typename Out>
-MF_PAIRS inline void streamPairs(const Product<bf16, Out>& p, const Span& span, int64_t column,
-                                 int64_t columns) {
-  const int64_t rows = span.rows(), in = p.in(), width = p.width(), stride = roundUp(columns, kPairColumns);
-  float* sums = static_cast<float*>(threadScratch(rows * stride * sizeof(float)));
-  std::fill_n(sums, rows * stride, 0.0f);
+MF_PAIRS inline void streamPairs(const Product<bf16, Out>& p, const Span& span, const Piece& piece,
+                                 float* sums, int64_t stride) {
+  const int64_t rows = span.rows(), width = p.width(), columns = piece.columns;
   const bf16* x[kPairRows];
   for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
-  const bf16* w = p.weight(span.expert) + column;
-  int64_t k = 0;
-  for (; k + 2 * kPairSteps <= in; k += 2 * kPairSteps)
+  const bf16* w = p.weight(span.expert) + piece.column;
+  int64_t k = piece.k;
+  for (; k + 2 * kPairSteps <= piece.kEnd; k += 2 * kPairSteps)
     addPairsTo<kPairSteps>(rows, x, k, w + k * width, width, false, columns, sums, stride);
-  for (; k < in; k += 2) addPairsTo<1>(rows, x, k, w + k * width, width, k + 1 == in, columns, sums, stride);
-  for (int64_t i = 0; i < rows * stride; i += kPairColumns) orderQuads(sums + i);
-  finishRows(p, span.begin, rows, column, columns, sums, stride);
+  for (; k < piece.kEnd; k += 2)
+    addPairsTo<1>(rows, x, k, w + k * width, width, k + 1 == piece.kEnd, columns, sums, stride);
 }
 
 // sum[r][c] += 32 products, or those of a mask, of x[r] and w[c] from k on.

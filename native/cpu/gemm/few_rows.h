@@ -8,9 +8,13 @@
 
 namespace MF_CPU_NAMESPACE {
 constexpr int64_t kMostFewRows = 10;
-constexpr int64_t kStreamColumns = 512;  // columns per task of [in, out] weights
-constexpr int64_t kDotColumns = 64;      // and of [out, in] weights
-constexpr int64_t kStreamSteps = 4;      // rows of [in, out] weights in one sweep
+constexpr int64_t kDotColumns = 64;  // columns per task of [out, in] weights
+constexpr int64_t kStreamSteps = 4;  // rows of [in, out] weights in one sweep
+
+// Rows [k, kEnd) and some columns of [in, out] weights.
+struct Piece {
+  int64_t column, columns, k, kEnd;
+};
 
 // forTasks for tasks that stream neighbouring memory.
 template <typename Body>
@@ -61,23 +65,19 @@ inline void addStepsTo(int64_t rows, const typename M::T* const* x, int64_t k, c
   for (; r < rows; ++r) addSteps<M, 1, S>(x + r, k, w, stride, columns, sums + r * sumsStride, sumsStride);
 }
 
-// Columns [column, column + columns) of the span's rows, w [in, out].
+// sums [rows, stride] += x of the span's rows times a piece of w [in, out].
 template <typename M, typename Out>
-inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, int64_t column,
-                       int64_t columns) {
+inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, const Piece& piece,
+                       typename M::Acc* sums, int64_t stride) {
   using T = typename M::T;
-  using Acc = typename M::Acc;
-  const int64_t rows = span.rows(), in = p.in(), stride = roundUp(columns, kWordLanes<M>);
-  Acc* sums = static_cast<Acc*>(threadScratch(rows * stride * sizeof(Acc)));
-  std::fill_n(sums, rows * stride, Acc(0));
+  const int64_t rows = span.rows(), width = p.width(), columns = piece.columns;
   const T* x[kMostFewRows];
   for (int64_t r = 0; r < rows; ++r) x[r] = p.x[span.begin + r];
-  const T* w = p.weight(span.expert) + column;
-  int64_t k = 0;
-  for (; k + kStreamSteps <= in; k += kStreamSteps)
-    addStepsTo<M, kStreamSteps>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
-  for (; k < in; ++k) addStepsTo<M, 1>(rows, x, k, w + k * p.width(), p.width(), columns, sums, stride);
-  finishRows(p, span.begin, rows, column, columns, sums, stride);
+  const T* w = p.weight(span.expert) + piece.column;
+  int64_t k = piece.k;
+  for (; k + kStreamSteps <= piece.kEnd; k += kStreamSteps)
+    addStepsTo<M, kStreamSteps>(rows, x, k, w + k * width, width, columns, sums, stride);
+  for (; k < piece.kEnd; ++k) addStepsTo<M, 1>(rows, x, k, w + k * width, width, columns, sums, stride);
 }
 
 // The sum of a vector's lanes, halves first.

@@ -2,8 +2,7 @@
 // out[s, :] = epilogue(x[s, :] w[e]). A task is some rows of one expert and a block of columns: pass by pass
 // the micro-kernel runs over all of its rows on packed weights. A sum runs over rising k whatever the tasks
 // are, so their sizes may follow the number of threads.
-#include "cpu/gemm/few_pairs.h"
-#include "cpu/gemm/few_rows.h"
+#include "cpu/gemm/few_product.h"
 #include "cpu/gemm/micro_kernel.h"
 
 namespace MF_CPU_NAMESPACE {
@@ -162,61 +161,36 @@ class Multiplier {
   const T** xRows_;
 };
 
-// The unpacked path for words of type M: up to how many rows it is faster, and its task.
-template <typename M>
-struct FewRows {
-  using Wide = WideWord<typename M::T>;
-  static int64_t most(bool transposeW) { return fewRows<typename M::T>(transposeW); }
-  static int64_t columns(bool transposeW) { return transposeW ? kDotColumns : kStreamColumns; }
-  template <typename P>
-  static void run(const P& p, const Span& span, int64_t column, int64_t columns) {
-    p.transposeW ? dotRows<Wide>(p, span, column, columns) : streamRows<Wide>(p, span, column, columns);
-  }
-};
-#if defined(__AVX512F__)
-template <>
-struct FewRows<WordBf16Pair> {
-  static int64_t most(bool) { return kPairRows; }
-  static int64_t columns(bool transposeW) { return transposeW ? kDotColumns : kPairStreamColumns; }
-  template <typename P>
-  static void run(const P& p, const Span& span, int64_t column, int64_t columns) {
-    p.transposeW ? dotPairs(p, span, column, columns) : streamPairs(p, span, column, columns);
-  }
-};
-#endif
-
 template <typename M, typename Out>
 inline void multiply(const Product<typename M::T, Out>& p) {
-  using Few = FewRows<M>;
-  const int64_t width = p.width(), most = Few::most(p.transposeW);
-  const int64_t packedColumns = blockColumns<M>(wordsOf<M>(p.in())), fewColumns = Few::columns(p.transposeW);
+  const int64_t width = p.width(), most = FewRows<M>::most(p.transposeW);
+  const int64_t blockWidth = blockColumns<M>(wordsOf<M>(p.in()));
   // About eight tasks per thread, each with rows enough to pay for packing.
   const int64_t wanted =
       divideUp(p.groups.rows * divideUp(width, 2 * kTileColumns<M>), Pool::instance().threads() * 8);
-  std::vector<Block> blocks, few;
-  for (const Span& span : spansByRows(p.groups, std::clamp<int64_t>(wanted, 96, kMostSpanRows), false)) {
-    const bool isFew = p.groups.end(span.expert) - p.groups.begin(span.expert) <= most;
-    const int64_t columns = isFew ? fewColumns : packedColumns;
-    for (int64_t column = 0; column < width; column += columns)
-      (isFew ? few : blocks).push_back({span, column, std::min(columns, width - column)});
-  }
-  const int64_t packed = static_cast<int64_t>(blocks.size()),
-                tasks = packed + static_cast<int64_t>(few.size());
-  const int64_t multiplyAdds = p.groups.rows * p.in() * width;
-  const auto runFew = [&](int64_t task) {
-    const Block& block = few[task];
-    Few::run(p, block.span, block.column, block.columns);
-  };
-  if (packed == 0) return forTaskShares(tasks, multiplyAdds, runFew);
+  std::vector<Block> blocks;
+  FewProduct<M, Out> few(p);
   int64_t mostRows = 0;
-  for (const Block& block : blocks) mostRows = std::max(mostRows, block.span.rows());
+  for (const Span& span : spansByRows(p.groups, std::clamp<int64_t>(wanted, 96, kMostSpanRows), false)) {
+    if (p.groups.end(span.expert) - p.groups.begin(span.expert) <= most) {
+      few.add(span);
+      continue;
+    }
+    mostRows = std::max(mostRows, span.rows());
+    for (int64_t column = 0; column < width; column += blockWidth)
+      blocks.push_back({span, column, std::min(blockWidth, width - column)});
+  }
+  const int64_t packed = static_cast<int64_t>(blocks.size()), tasks = packed + few.tasks();
+  const int64_t multiplyAdds = p.groups.rows * p.in() * width;
+  few.prepare();
+  if (packed == 0) return forTaskShares(tasks, multiplyAdds, [&](int64_t task) { few.run(task); });
   forTasksAhead(tasks, multiplyAdds, [&] {
-    return [&, multiplier = Multiplier<M, Out>(p, mostRows, std::min(packedColumns, width))](
+    return [&, multiplier = Multiplier<M, Out>(p, mostRows, std::min(blockWidth, width))](
                int64_t task, int64_t following) mutable {
       if (task < packed)
         multiplier.run(blocks[task], following >= 0 && following < packed ? &blocks[following] : nullptr);
       else
-        runFew(task - packed);
+        few.run(task - packed);
     };
   });
 }
