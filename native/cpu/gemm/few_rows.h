@@ -2,6 +2,8 @@
 // Products with few rows per expert (decoding): the weights are read once, in the order in which they lie,
 // and never packed. A memory-bound path: bf16 is widened to f32 on the way. Each thread reads one stretch
 // from end to end, which the processor's own prefetching does best: instructions that prefetch slow it down.
+#include <utility>
+
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/product.h"
 #include "cpu/parallel.h"
@@ -80,15 +82,22 @@ inline void streamRows(const Product<typename M::T, Out>& p, const Span& span, c
   for (; k < piece.kEnd; ++k) addStepsTo<M, 1>(rows, x, k, w + k * width, width, columns, sums, stride);
 }
 
-// The sum of a vector's lanes, halves first.
+template <typename Vec, int... I>
+inline auto lowerPlusUpper(Vec v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, I...) + __builtin_shufflevector(v, v, (I + int{sizeof...(I)})...);
+}
+
+// The sum of a vector's lanes, halves first: in registers, or it would take as long as a short row's
+// products.
 template <typename Acc, typename Vec>
 inline Acc sumLanes(Vec v) {
   constexpr int lanes = sizeof(Vec) / sizeof(Acc);
-  Acc lane[lanes];
-  store(lane, v);
-  for (int half = lanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
+  if constexpr (lanes > 4)
+    return sumLanes<Acc>(lowerPlusUpper(v, std::make_integer_sequence<int, lanes / 2>()));
+  else if constexpr (lanes == 4)
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  else
+    return v[0] + v[1];
 }
 
 // sums[r * sumsStride + c] = x[r] . w[c] for R rows and C columns.
