@@ -1,17 +1,11 @@
 #include "core/allocator.h"
 
 #include <algorithm>
-#include <cstdlib>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace mf {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
 
 // Eight sizes an octave, so that blocks of like tensors fit each other; at most 12.5% is wasted.
 size_t roundUp(size_t bytes) {
@@ -20,54 +14,11 @@ size_t roundUp(size_t bytes) {
   return bytes <= kAlignment ? kAlignment : (bytes + step - 1) / step * step;
 }
 
-void* systemAllocate(size_t bytes) {
-#if defined(__linux__)
-  if (bytes >= kHugePage) {
-    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return nullptr;
-    madvise(data, bytes, MADV_HUGEPAGE);
-    return data;
-  }
-#endif
-#if defined(_WIN32)
-  return _aligned_malloc(bytes, kAlignment);
-#else
-  // The size must be a multiple: blocks of the pool are, a device's own records are not.
-  return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-#endif
-}
-
-void systemFree(void* data, size_t bytes) {
-#if defined(__linux__)
-  if (bytes >= kHugePage) {
-    munmap(data, bytes);
-    return;
-  }
-#endif
-#if defined(_WIN32)
-  _aligned_free(data);
-#else
-  std::free(data);
-#endif
-  static_cast<void>(bytes);
-}
-
-class SystemMemory final : public MemorySource {
- public:
-  void* allocate(size_t bytes) override { return systemAllocate(bytes); }
-  void release(void* data, size_t bytes) override { systemFree(data, bytes); }
-};
-
 std::string megabytes(size_t bytes) {
   return std::to_string((bytes + 999'999) / 1'000'000) + " MB";
 }
 
 }  // namespace
-
-MemorySource& systemMemory() {
-  static SystemMemory memory;
-  return memory;
-}
 
 Allocator::~Allocator() {
   for (Storage* storage : all_) {
