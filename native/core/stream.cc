@@ -50,6 +50,12 @@ void runOrPoison(Command& command, Run&& run) {
   command.done(error);
 }
 
+// A recorded command is gone from the caches when its turn comes again.
+void fetch(const Command* command) {
+  constexpr size_t kLine = 64, kBytes = 512;  // about what the largest arguments take
+  for (size_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(reinterpret_cast<const char*>(command) + i);
+}
+
 }  // namespace
 
 struct Stream::Replay final : Command {
@@ -224,6 +230,7 @@ size_t Stream::runUntilFailure(const Program::Body& program) {
   try {
     for (; done < commands.size(); ++done) {
       if (stop_.load(std::memory_order_acquire)) return commands.size();
+      if (done + 2 < commands.size()) fetch(commands[done + 2].get());
       commands[done]->run(*backend_);
       commands[done]->done(nullptr);
     }

@@ -48,15 +48,21 @@ void penalise(const SampleArgs& a, int64_t row, const T* logits, T* scores, int6
 // The first maximum; NaN and a row of -infinity are errors.
 template <typename T>
 int32_t firstMaximum(const T* scores, int64_t V, int64_t row) {
-  int64_t best = 0, numbers = 0;
-  for (int64_t v = 0; v < V; ++v) numbers += scores[v] == scores[v];
+  constexpr int64_t kWidth = 64;  // lanes of maxima: one would be a chain of comparisons
+  const T none = -std::numeric_limits<T>::infinity();
+  T most[kWidth];
+  std::fill_n(most, kWidth, none);
+  int64_t numbers = 0, v = 0;
+  for (; v + kWidth <= V; v += kWidth)
+    for (int64_t i = 0; i < kWidth; ++i) most[i] = scores[v + i] > most[i] ? scores[v + i] : most[i];
+  for (; v < V; ++v) most[0] = scores[v] > most[0] ? scores[v] : most[0];
+  for (v = 0; v < V; ++v) numbers += scores[v] == scores[v];
   if (numbers != V) throw Error(ErrorKind::Value, "logits of row " + std::to_string(row) + " hold NaN");
-  for (int64_t v = 1; v < V; ++v)
-    if (scores[v] > scores[best]) best = v;
-  if (scores[best] == -std::numeric_limits<T>::infinity())
+  const T top = *std::max_element(most, most + kWidth);
+  if (top == none)
     throw Error(ErrorKind::Value,
                 "logits of row " + std::to_string(row) + " are all -infinity, no token is possible");
-  return static_cast<int32_t>(best);
+  return static_cast<int32_t>(std::find(scores, scores + V, top) - scores);
 }
 
 template <typename T>
