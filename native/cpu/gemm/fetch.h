@@ -18,6 +18,8 @@ inline void fetchStart(const T* row) {
 // every `every` steps of the summed dimension.
 class Fetch {
  public:
+  static constexpr bool kStoresRows = false;
+
   Fetch() = default;
   // `steps`: those that kernels will take in all while the block is fetched.
   template <typename T>

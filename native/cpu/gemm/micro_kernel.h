@@ -10,7 +10,8 @@
 #endif
 
 namespace MF_CPU_NAMESPACE {
-// Aside is what the kernel does between its steps: Fetch or PackAhead<M>.
+// Aside is what the kernel does between its steps, Fetch or PackAhead<M>; or StoreRows<M, Out>, which takes
+// the sums from the registers.
 template <typename M, typename Aside>
 using MicroKernel = void (*)(int64_t words, const typename M::Word* const* rows,
                              const typename M::Word* panel, typename M::Acc* tile, bool accumulate,
@@ -45,9 +46,13 @@ template <typename M, int MR, typename Aside>
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
+  for (int r = 0; r < MR; ++r) {
+    if constexpr (Aside::kStoresRows)
+      aside.storeRow(r, sum[r]);
+    else
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) store(tile + (r * kTileVectors + v) * lanes, sum[r][v]);
+      for (int v = 0; v < kTileVectors; ++v) store(tile + (r * kTileVectors + v) * lanes, sum[r][v]);
+  }
 }
 
 #if defined(__AVX512F__)
@@ -81,9 +86,13 @@ template <int MR, typename Aside>
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
+  for (int r = 0; r < MR; ++r) {
+    if constexpr (Aside::kStoresRows)
+      aside.storeRow(r, sum[r]);
+    else
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) _mm512_storeu_ps(tile + (r * kTileVectors + v) * 16, sum[r][v]);
+      for (int v = 0; v < kTileVectors; ++v) _mm512_storeu_ps(tile + (r * kTileVectors + v) * 16, sum[r][v]);
+  }
 }
 #endif
 

@@ -3,49 +3,15 @@
 // its steps. Fetching them alone would not do: rows of a power of two bytes share few sets of the L2 cache,
 // so that a block of them evicts itself; the panels, which are contiguous, stay.
 #include "cpu/gemm/fetch.h"
-#include "cpu/gemm/word.h"
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "cpu/gemm/pack.h"
 
 namespace MF_CPU_NAMESPACE {
-#if defined(__AVX512F__)
-// Two rows of 32 bf16 as 32 pairs.
-[[gnu::always_inline]] inline void interleave(const bf16* even, const bf16* odd, uint32_t* pairs) {
-  alignas(64) static constexpr uint16_t order[2][32] = {
-      {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-       8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-      {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
-       24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-  const __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
-  for (int half = 0; half < 2; ++half)
-    _mm512_storeu_si512(pairs + 16 * half, _mm512_permutex2var_epi16(a, _mm512_load_si512(order[half]), b));
-}
-#endif
-
-// A row of a panel: word k of kTileColumns columns, `row` its first element, `stride` from one row to the
-// next.
-template <typename M>
-[[gnu::always_inline]] inline void packRow(const typename M::T* row, int64_t stride,
-                                           typename M::Word* panel) {
-#if defined(__AVX512F__)
-  if constexpr (M::kPair) {
-    interleave(row, row + stride, panel);
-    interleave(row + 32, row + stride + 32, panel + 32);
-    return;
-  }
-#endif
-#pragma GCC unroll 4
-  for (int v = 0; v < kTileVectors; ++v)
-    store(panel + v * kWordLanes<M>, M::across(row + v * kWordLanes<M>, row + stride + v * kWordLanes<M>));
-}
-
 template <typename M>
 class PackAhead {
  public:
   using T = typename M::T;
   using Word = typename M::Word;
+  static constexpr bool kStoresRows = false;
 
   PackAhead() = default;
   // [words * kElements, columns] of weights, whole panels, within `steps` steps of the kernels.

@@ -8,7 +8,7 @@
 #include "cpu/gemm/product.h"
 
 namespace MF_CPU_NAMESPACE {
-constexpr int64_t kGradRows = 192, kGradColumns = 512;
+constexpr int64_t kGradRows = 256, kGradColumns = 512;
 template <typename M>
 constexpr int64_t kGradWords = kPassWords<M> / 2;  // per pass
 
@@ -16,33 +16,59 @@ struct GradBlock {
   int64_t row, rows, column, columns;
 };
 
-#if defined(__AVX512F__)
-// Past the caches, whole lines at a time: what is written needs no reading first, and nobody reads it soon.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;  // gradients of this size and more
-inline void streamSums(int64_t n, const float* sum, float* out) {
-  for (int64_t j = 0; j < n; j += kLanes) _mm512_stream_ps(out + j, _mm512_loadu_ps(sum + j));
-}
-[[gnu::target("avx512bf16")]] inline void streamSums(int64_t n, const float* sum, bf16* out) {
-  for (int64_t j = 0; j < n; j += kLanes)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(out + j),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(sum + j))));
-}
-#endif
 
-// The last pass: sums (one tile, `count` rows) go to dw.
+// Takes the finished sums of a tile from the registers to dw. Past the caches, whole lines at a time: what is
+// written needs no reading first, and nobody reads it soon.
+template <typename M, typename Out>
+struct StoreRows {
+  static constexpr bool kStoresRows = true;
+
+  Out* dw;
+  int64_t stride;
+  bool past;
+
+  int64_t step(int64_t left) const { return left; }
+
+  [[gnu::always_inline]] void storeRow(
+      int r, const typename M::AccVec* sums) const requires std::is_same_v<Out, typename M::Acc> {
+    Out* out = dw + r * stride;
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+#if defined(__AVX512F__)
+      if constexpr (sizeof(Out) == 4)
+        if (past) {
+          _mm512_stream_ps(out + v * kWordLanes<M>, reinterpret_cast<__m512>(sums[v]));
+          continue;
+        }
+#endif
+      store(out + v * kWordLanes<M>, sums[v]);
+    }
+  }
+
+#if defined(__AVX512F__)
+  [[gnu::always_inline, gnu::target("avx512bf16")]] void storeRow(int r, const __m512* sums) const
+      requires(M::kPair && sizeof(Out) == 2) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; v += 2) {
+      const __m512i line = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sums[v + 1], sums[v]));
+      __m512i* out = reinterpret_cast<__m512i*>(dw + r * stride + v * kLanes);
+      past ? _mm512_stream_si512(out, line) : _mm512_storeu_si512(out, line);
+    }
+  }
+#endif
+};
+
+// Whether StoreRows can take these sums.
+template <typename M, typename Out>
+constexpr bool kStoresRows = std::is_same_v<Out, typename M::Acc> || (M::kPair && sizeof(Out) == 2);
+
+// The last pass, where the registers' sums do not go to dw: sums (one tile, `count` rows) do.
 template <typename T, typename Out>
 inline void finishTile(const WeightGrad<T, Out>& g, Out* dw, int64_t count, int64_t columns, int64_t stride,
-                       const Accumulate<T>* __restrict sums, [[maybe_unused]] bool streams) {
+                       const Accumulate<T>* __restrict sums) {
   using Acc = Accumulate<T>;
   for (int64_t r = 0; r < count; ++r, dw += g.b.width, sums += stride) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(Acc) == 4) {
-      if (streams) {
-        streamSums(columns, sums, dw);
-        continue;
-      }
-    }
-#endif
     Out* __restrict out = dw;
     if (g.accumulate)
       for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<Out>(static_cast<Acc>(out[j]) + sums[j]);
@@ -78,13 +104,10 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
   Word* b = a + block.rows * stride;
   Acc* sums = reinterpret_cast<Acc*>(b + passWords * tileColumns);
 
-  bool streams = false;
-#if defined(__AVX512F__)
-  streams = (std::is_same_v<Out, float> || (sizeof(Out) == 2 && kConvertsToBf16)) && !g.accumulate &&
-            reinterpret_cast<uintptr_t>(g.dw) % kVectorBytes == 0 && width % kLanes == 0 &&
-            block.columns % kLanes == 0 &&
-            g.groups.experts * g.a.width * width * static_cast<int64_t>(sizeof(Out)) >= kStreamedBytes;
-#endif
+  const bool past =
+      kVectorBytes == 64 && reinterpret_cast<uintptr_t>(g.dw) % kVectorBytes == 0 &&
+      width * static_cast<int64_t>(sizeof(Out)) % kVectorBytes == 0 &&
+      g.groups.experts * g.a.width * width * static_cast<int64_t>(sizeof(Out)) >= kStreamedBytes;
   const int64_t tiles = divideUp(block.rows, kTileRows);
   Fetch none;
   for (int64_t pass = 0; pass < passes; ++pass) {
@@ -110,16 +133,24 @@ inline void weightGradBlock(const WeightGrad<typename M::T, Out>& g, const Span&
           for (int64_t r = elements * tile / tiles; r < elements * (tile + 1) / tiles; ++r)
             prefetchLine(bRows[r] + column + tileColumns, tileColumns);
         Out* out = dw + begin * width + column;
-        if (last && !streams)
+        const bool stores = kStoresRows<M, Out> && last && !g.accumulate && columns == tileColumns;
+        if (last && !(stores && past))
           for (int64_t r = 0; r < count; ++r) prefetchLine(out + r * width, columns);
         Acc* sum = sums + (passes > 1 ? (panel * block.rows + begin) * tileColumns : 0);
+        if constexpr (kStoresRows<M, Out>) {
+          if (stores) {
+            StoreRows<M, Out> rowsToDw{out, width, past};
+            microKernel<M, StoreRows<M, Out>>(count)(words, rows, b, sum, pass > 0, rowsToDw);
+            continue;
+          }
+        }
         microKernel<M, Fetch>(count)(words, rows, b, sum, pass > 0, none);
-        if (last) finishTile(g, out, count, columns, tileColumns, sum, streams);
+        if (last) finishTile(g, out, count, columns, tileColumns, sum);
       }
     }
   }
 #if defined(__AVX512F__)
-  if (streams) _mm_sfence();
+  if (past) _mm_sfence();
 #endif
 }
 
