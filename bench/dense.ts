@@ -14,7 +14,7 @@ import { scope } from '../lib/scope.js';
 import { tensor, type Tensor } from '../lib/tensor.js';
 import { benchDevice } from './support/device.js';
 import { drawExperts } from './support/routing.js';
-import { median, type Section } from './support/measure.js';
+import { mean, measurePeak, median, type Section } from './support/measure.js';
 
 /** Blocks of every model: all 24 where memory permits (MoLM-350M-4B in bf16 has 8.4 GB). */
 const BLOCKS = Number(process.env.BENCH_BLOCKS ?? 24);
@@ -29,11 +29,13 @@ interface Figures {
   latency: number;
   prefill: number;
   decode: number;
+  /** Bytes of weights that decoding reads in a second, to the read bandwidth measured just before. */
+  share: number;
   memory: number;
 }
 
 /** Ratio that is wanted of MoLM's figure to the dense model's; for latency and memory, dense to MoLM. */
-const TARGETS: Record<'Pythia-410M' | 'Pythia-1.4B', Omit<Figures, 'memory'>> = {
+const TARGETS: Record<'Pythia-410M' | 'Pythia-1.4B', Omit<Figures, 'memory' | 'share'>> = {
   'Pythia-410M': { latency: 0.65, prefill: 0.8, decode: 1 },
   'Pythia-1.4B': { latency: 1.85, prefill: 2, decode: 3 },
 };
@@ -81,7 +83,10 @@ async function secondsOfPrefill(model: Model, B: number, routing: Routing | null
   return seconds;
 }
 
-/** Median seconds a token, after a prompt of 32; the first two are those of the prompt and of recording a step. */
+/**
+ * Mean seconds a token, after a prompt of 32; the first two are those of the prompt and of recording a step. (No median:
+ * a step is computed while the last one's token is handled, so that tokens may come in pairs.)
+ */
 async function secondsOfToken(model: Model): Promise<number> {
   const inputIds = prompts(1, model.config.vocab_size).map((row) => row.slice(0, 32));
   const seconds: number[] = [];
@@ -92,16 +97,22 @@ async function secondsOfToken(model: Model): Promise<number> {
     if (token >= 0) seconds.push((now - last) / 1000);
     last = now;
   }
-  return median(seconds.slice(2));
+  return mean(seconds.slice(2));
 }
 
-async function measure({ model, routing, weights }: Contestant): Promise<Figures> {
+/** Of the weights that a token reads, in bf16. */
+const activeBytes = (config: Contestant['config']): number => 2 * countParameters(config).active;
+
+async function measure({ model, config, routing, weights }: Contestant): Promise<Figures> {
   native.resetPeakMemory();
   const others = native.memoryStats().live - weights;
   const latency = await secondsOfPrefill(model, 1, routing);
   const batch = await secondsOfPrefill(model, BATCH, routing);
   const memory = native.memoryStats().peak - others;
-  return { latency, prefill: (BATCH * PROMPT) / batch, memory, decode: 1 / (await secondsOfToken(model)) };
+  const bandwidth = measurePeak('read');
+  const decode = 1 / (await secondsOfToken(model));
+  const share = (activeBytes(config) * decode) / bandwidth;
+  return { latency, prefill: (BATCH * PROMPT) / batch, memory, decode, share };
 }
 
 function rowOf(name: string, config: ModuleFormerConfig | DenseConfig, figures: Figures): Section['rows'][0] {
@@ -114,24 +125,25 @@ function rowOf(name: string, config: ModuleFormerConfig | DenseConfig, figures: 
     'latency of 512 tokens, ms': Math.round(1e3 * figures.latency),
     [`prefill of ${BATCH} x 512, tokens/s`]: Math.round(figures.prefill),
     'decode, tokens/s': Number(figures.decode.toFixed(1)),
+    'share of read bandwidth': Number(figures.share.toFixed(2)),
     'peak memory MB': Math.round(figures.memory / 1e6),
   };
 }
 
 /** Medians of the rounds' ratios: what slows the machine for a while slows both. */
 function ratioRow(
-  sparse: string,
-  dense: keyof typeof TARGETS,
+  sparse: Contestant,
+  dense: DenseContestant,
   ours: readonly Figures[],
   theirs: readonly Figures[],
 ): Section['rows'][0] {
   const ratio = (of: (a: Figures, b: Figures) => number): number =>
     median(ours.map((figures, round) => of(figures, theirs[round] as Figures)));
-  const wanted = TARGETS[dense];
+  const wanted = TARGETS[dense.name];
   const cell = (value: number, target: number): string =>
     `${value.toFixed(2)} (${value >= target ? 'met' : 'missed'}: ${target})`;
   return {
-    model: `${sparse} to ${dense}`,
+    model: `${sparse.name} to ${dense.name}`,
     'ratio of latency': cell(
       ratio((a, b) => b.latency / a.latency),
       wanted.latency,
@@ -143,6 +155,9 @@ function ratioRow(
     'ratio of decode': cell(
       ratio((a, b) => a.decode / b.decode),
       wanted.decode,
+    ),
+    'ratio of decode if a byte costs the same': Number(
+      (activeBytes(dense.config) / activeBytes(sparse.config)).toFixed(2),
     ),
     'ratio of memory': Number(ratio((a, b) => b.memory / a.memory).toFixed(2)),
   };
@@ -157,7 +172,9 @@ interface Contestant {
   weights: number;
 }
 
-function denseContestant(name: keyof typeof TARGETS): Contestant {
+type DenseContestant = Contestant & { name: keyof typeof TARGETS };
+
+function denseContestant(name: keyof typeof TARGETS): DenseContestant {
   const config = new DenseConfig({ ...presetConfig(name).toJSON(), n_layer: BLOCKS });
   const before = native.memoryStats().live;
   const model = new DenseForCausalLM(config, { dtype: 'bf16', device: benchDevice, seed: 1 });
@@ -178,7 +195,13 @@ function sparseContestants(): Contestant[] {
 
 function medians(rounds: readonly Figures[]): Figures {
   const of = (name: keyof Figures): number => median(rounds.map((figures) => figures[name]));
-  return { latency: of('latency'), prefill: of('prefill'), decode: of('decode'), memory: of('memory') };
+  return {
+    latency: of('latency'),
+    prefill: of('prefill'),
+    decode: of('decode'),
+    share: of('share'),
+    memory: of('memory'),
+  };
 }
 
 /**
@@ -188,7 +211,8 @@ function medians(rounds: readonly Figures[]): Figures {
  */
 export async function run(): Promise<Section> {
   const names = Object.keys(TARGETS) as (keyof typeof TARGETS)[];
-  const contestants = [...names.map(denseContestant), ...sparseContestants()];
+  const dense = names.map(denseContestant);
+  const contestants: Contestant[] = [...dense, ...sparseContestants()];
   const rounds = new Map(contestants.map(({ name }): [string, Figures[]] => [name, []]));
   for (const { model, routing } of contestants) await secondsOfPrefill(model, 1, routing);
   for (let round = 0; round < ROUNDS; round++) {
@@ -198,9 +222,13 @@ export async function run(): Promise<Section> {
   native.trimMemory();
 
   const figuresOf = (name: string): Figures[] => rounds.get(name) ?? [];
-  const rows = contestants.flatMap(({ name, config, routing }) => [
-    rowOf(name, config, medians(figuresOf(name))),
-    ...(routing ? names.map((dense) => ratioRow(name, dense, figuresOf(name), figuresOf(dense))) : []),
-  ]);
+  const rows = contestants.flatMap((contestant) => {
+    const figures = figuresOf(contestant.name);
+    const ratios = dense.map((other) => ratioRow(contestant, other, figures, figuresOf(other.name)));
+    return [
+      rowOf(contestant.name, contestant.config, medians(figures)),
+      ...(contestant.routing ? ratios : []),
+    ];
+  });
   return { name: 'dense: MoLM-350M-4B against dense models, bf16', rows };
 }

@@ -13,7 +13,7 @@ import { scope } from '../lib/scope.js';
 import type { Tensor } from '../lib/tensor.js';
 import { ggufBytes, writeRandomGguf, type GgufTensor, type GgufType, type GgufValue } from './peers/gguf.js';
 import { loadLlama, type Llama } from './peers/node-llama-cpp.js';
-import { median, type Section } from './support/measure.js';
+import { mean, measurePeak, median, type Section } from './support/measure.js';
 
 const PROMPT = 512;
 const DECODED = 24;
@@ -22,6 +22,8 @@ const K = 2;
 const E = 32;
 
 interface Speeds {
+  /** Bytes per second that can be read, measured just before decoding. */
+  bandwidth: number;
   /** Tokens per second of reading a prompt of PROMPT tokens, and of decoding after it, batch 1. */
   prefill: number;
   decode: number;
@@ -116,7 +118,12 @@ async function theirs(llama: Llama, dir: string, blocks: number, type: GgufType)
       const start = performance.now();
       await sequence.evaluateWithoutGeneratingNewTokens([...prompt]);
       const prefill = (1000 * prompt.length) / (performance.now() - start);
-      return { prefill, decode: await tokensPerSecond(sequence.evaluate([1], { temperature: 0 })) };
+      const bandwidth = measurePeak('read');
+      return {
+        bandwidth,
+        prefill,
+        decode: await tokensPerSecond(sequence.evaluate([1], { temperature: 0 })),
+      };
     },
   };
 }
@@ -136,18 +143,19 @@ function ours(model: ModuleFormerForCausalLM, weights: 'bf16' | 'i8'): Contestan
       await logits.data();
       const prefill = (1000 * prompt.length) / (performance.now() - start);
       logits.dispose();
+      const bandwidth = measurePeak('read');
       const stream = model.stream({
         inputIds: [[...prompt]],
         maxNewTokens: DECODED + 1,
         temperature: 0,
         stopTokens: [],
       });
-      return { prefill, decode: await tokensPerSecond(stream) };
+      return { bandwidth, prefill, decode: await tokensPerSecond(stream) };
     },
   };
 }
 
-/** From the times between tokens, but for those before the third. */
+/** From the mean time between tokens, but for those before the third. */
 async function tokensPerSecond(tokens: AsyncIterable<unknown>): Promise<number> {
   const seconds: number[] = [];
   let last = performance.now();
@@ -157,7 +165,13 @@ async function tokensPerSecond(tokens: AsyncIterable<unknown>): Promise<number> 
     last = now;
     if (seconds.length > DECODED) break;
   }
-  return 1 / median(seconds.slice(2));
+  return 1 / mean(seconds.slice(2));
+}
+
+/** Of the read bandwidth, what decoding takes for weights. */
+function shareOf({ activeBytes }: Contestant, speeds: readonly Speeds[]): number {
+  const share = median(speeds.map(({ decode, bandwidth }) => (activeBytes * decode) / bandwidth));
+  return Number(share.toFixed(2));
 }
 
 async function rounds(contestants: readonly [Contestant, Contestant]): Promise<[Speeds[], Speeds[]]> {
@@ -205,6 +219,10 @@ export async function run(): Promise<Section> {
           'ours, tokens/s': figures(mine),
           'llama.cpp, tokens/s': figures(other),
           'times as fast': Number(ratio.toFixed(2)),
+          ...(phase === 'decode' && {
+            'share of read bandwidth, ours': shareOf(contestants[0], mine),
+            'share of read bandwidth, llama.cpp': shareOf(contestants[1], other),
+          }),
           'active MB, ours': Math.round(contestants[0].activeBytes / 1e6),
           'active MB, llama.cpp': Math.round(contestants[1].activeBytes / 1e6),
         });

@@ -8,6 +8,10 @@ export function median(values: readonly number[]): number {
   return sorted[Math.floor(sorted.length / 2)] as number;
 }
 
+export function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
 /**
  * Floating-point operations (or bytes of memory) per second that the device reaches: a CPU as measured right now, a
  * GPU by its data sheet.
