@@ -9,7 +9,7 @@
 #include "cpu/gemm/few_rows.h"
 
 namespace MF_CPU_NAMESPACE {
-constexpr int64_t kPartBytes = int64_t{512} << 10;  // of [in, out] weights in a task
+constexpr int64_t kPartBytes = int64_t{512} << 10;  // of [in, out] weights in a task, on average
 constexpr int64_t kRowBytes = 4096;                 // of a row of them, where few rows of x share them
 constexpr int64_t kWideRows = 2;                    // how many those are: their sums stay in the L1 cache
 constexpr int64_t kNarrowColumns = 512;             // columns for more rows of x
@@ -59,7 +59,6 @@ class FewProduct {
   explicit FewProduct(const Product<T, Out>& product) : p_(product) {
     const int64_t bytes = p_.in() * p_.width() * static_cast<int64_t>(sizeof(T));
     parts_ = p_.transposeW ? 1 : std::max<int64_t>(1, bytes / kPartBytes);
-    partRows_ = roundUp(divideUp(p_.in(), parts_), 2 * kStreamSteps);
   }
 
   // Before prepare().
@@ -85,10 +84,10 @@ class FewProduct {
     const Block& block = blocks_[task / parts_];
     if (p_.transposeW) return Few::dot(p_, block.span, block.column, block.columns);
     const int64_t rows = block.span.rows(), stride = strideOf(block.columns), n = rows * stride;
-    const int64_t part = task % parts_, k = std::min(p_.in(), part * partRows_);
+    const int64_t part = task % parts_;
     Acc *first = memory_ + block.sums, *sums = first + part * n;
     std::fill_n(sums, n, Acc(0));
-    const Piece piece{block.column, block.columns, k, std::min(p_.in(), k + partRows_)};
+    const Piece piece{block.column, block.columns, beginOf(part), beginOf(part + 1)};
     Few::stream(p_, block.span, piece, sums, stride);
     if (left_[task / parts_].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
     for (int64_t other = 1; other < parts_; ++other)
@@ -108,10 +107,16 @@ class FewProduct {
     if (p_.transposeW) return kDotColumns;
     return rows <= kWideRows ? kRowBytes / static_cast<int64_t>(sizeof(T)) : kNarrowColumns;
   }
+  // The first row of a part. Parts get smaller towards the end, so that threads finish at about the same
+  // time.
+  int64_t beginOf(int64_t part) const {
+    const int64_t before = part * parts_ - part * (part - 1) / 2, all = parts_ * (parts_ + 1) / 2;
+    return std::min(p_.in(), roundUp(p_.in() * before / all, 2 * kStreamSteps));
+  }
   static int64_t strideOf(int64_t columns) { return roundUp(columns, 2 * kWordLanes<WordF32>); }
 
   const Product<T, Out>& p_;
-  int64_t parts_, partRows_;
+  int64_t parts_;
   int64_t sums_ = 0;
   std::vector<Block> blocks_;
   std::unique_ptr<std::atomic<int64_t>[]> left_;  // parts of a block that are not done
