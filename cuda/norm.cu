@@ -1,4 +1,5 @@
 #include "cuda/cuda_backend.h"
+#include "cuda/map.cuh"
 #include "cuda/row_cache.cuh"
 
 namespace mf::cuda {
@@ -88,7 +89,7 @@ struct NormInputGrad {
   }
 };
 
-// partial [groups, 2, D]: the sums of a group's rows, a column per thread.
+// partial [groups, 2, D]: the sums of a group's rows, kWidth columns per thread.
 template <typename T>
 struct NormWeightGrad {
   using A = Accumulate<T>;
@@ -96,35 +97,54 @@ struct NormWeightGrad {
   const A *mean, *rstd;
   A* partial;
   int64_t N, D, groupRows;
+  template <int kWidth>
   MF_DEVICE void operator()(int64_t i) const {
     const int64_t group = i / D, column = i % D, end = minimum(N, (group + 1) * groupRows);
-    A dweight = A(0), dbias = A(0);
+    A dweight[kWidth] = {}, dbias[kWidth] = {};
     for (int64_t n = group * groupRows; n < end; ++n) {
-      const A gradient = static_cast<A>(dy[n * D + column]);
-      dweight += gradient * ((static_cast<A>(x[n * D + column]) - (mean ? mean[n] : A(0))) * rstd[n]);
-      dbias += gradient;
+      const auto gradient = loadPack<kWidth>(dy + n * D + column), row = loadPack<kWidth>(x + n * D + column);
+      const A centre = mean ? mean[n] : A(0), scale = rstd[n];
+      MF_UNROLL
+      for (int e = 0; e < kWidth; ++e) {
+        const A own = static_cast<A>(gradient.elements[e]);
+        dweight[e] += own * ((static_cast<A>(row.elements[e]) - centre) * scale);
+        dbias[e] += own;
+      }
     }
-    partial[group * 2 * D + column] = dweight;
-    partial[group * 2 * D + D + column] = dbias;
+    MF_UNROLL
+    for (int e = 0; e < kWidth; ++e) {
+      partial[group * 2 * D + column + e] = dweight[e];
+      partial[group * 2 * D + D + column + e] = dbias[e];
+    }
   }
 };
 
+// A block adds 32 columns of partial: each warp those of every n-th group, in order, then the sums of the
+// warps.
 template <typename T>
-struct SumGroups {
+MF_KERNEL void sumGroupsKernel(const Accumulate<T>* partial, int64_t groups, int64_t D, T* dweight,
+                               T* dbias) {
   using A = Accumulate<T>;
-  const A* partial;
-  T *dweight, *dbias;
-  int64_t groups, D;
-  MF_DEVICE void operator()(int64_t i) const {
-    A scale = A(0), shift = A(0);
-    for (int64_t group = 0; group < groups; ++group) {
-      scale += partial[group * 2 * D + i];
-      shift += partial[group * 2 * D + D + i];
-    }
-    dweight[i] = static_cast<T>(scale);
-    if (dbias) dbias[i] = static_cast<T>(shift);
+  constexpr int kWarps = kThreads / kWarpSize;
+  MF_SHARED(A, scales, kThreads);
+  MF_SHARED(A, shifts, kThreads);
+  const int64_t column = int64_t{blockId()} * kWarpSize + laneId();
+  A scale = A(0), shift = A(0);
+  for (int64_t group = warpId(); group < groups && column < D; group += kWarps) {
+    scale += partial[group * 2 * D + column];
+    shift += partial[group * 2 * D + D + column];
   }
-};
+  scales[threadId()] = scale;
+  shifts[threadId()] = shift;
+  syncThreads();
+  if (warpId() > 0 || column >= D) return;
+  for (int warp = 1; warp < kWarps; ++warp) {
+    scale += scales[warp * kWarpSize + laneId()];
+    shift += shifts[warp * kWarpSize + laneId()];
+  }
+  dweight[column] = static_cast<T>(scale);
+  if (dbias) dbias[column] = static_cast<T>(shift);
+}
 
 }  // namespace
 
@@ -151,9 +171,11 @@ void CudaBackend::normBackward(const NormBackwardArgs& args) {
     forCachedRows<T>(stream_, N, D, aligned,
                      NormInputGrad<T>{args.kind == NormKind::LayerNorm, x, args.weight.as<T>(), dy, mean,
                                       rstd, args.dx.as<T>(), D});
-    forElements(stream_, groups * D,
-                NormWeightGrad<T>{x, dy, mean, rstd, partial, N, D, groups == 0 ? 0 : ceilDiv(N, groups)});
-    forElements(stream_, D, SumGroups<T>{partial, args.dweight.as<T>(), args.dbias.as<T>(), groups, D});
+    mapElements<kVector<T>>(
+        stream_, groups * D, aligned && D % kVector<T> == 0,
+        NormWeightGrad<T>{x, dy, mean, rstd, partial, N, D, groups == 0 ? 0 : ceilDiv(N, groups)});
+    launch(sumGroupsKernel<T>, {ceilDiv(D, kWarpSize)}, kThreads, 0, stream_, partial, groups, D,
+           args.dweight.as<T>(), args.dbias.as<T>());
   });
 }
 

@@ -52,10 +52,16 @@ struct Min {
   }
 };
 
-// Combines the values of all threads of the block, in one fixed order; every thread gets the same bits.
+// Combines the values of all lanes of the warp, in one fixed order; every lane gets the same bits.
+template <typename A, typename Op>
+MF_DEVICE A warpReduce(A value, Op op) {
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = op(value, shuffleXor(value, mask));
+  return value;
+}
+// The same of all threads of the block.
 template <typename A, typename Op>
 MF_DEVICE A blockReduce(A value, Op op) {
-  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = op(value, shuffleXor(value, mask));
+  value = warpReduce(value, op);
   if (blockThreads() == kWarpSize) return value;
   MF_SHARED(A, partial, 32);
   syncThreads();  // the array may still be read from the call before

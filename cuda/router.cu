@@ -1,18 +1,14 @@
 // Choosing experts, and the plan that sorts (token, choice) rows by expert.
 #include "core/philox.h"
+#include "cuda/counting_sort.cuh"
 #include "cuda/cuda_backend.h"
 #include "cuda/fault.cuh"
-#include "cuda/pack.cuh"
 #include "cuda/parallel.cuh"
 
 namespace mf::cuda {
 namespace {
 
 constexpr double kSampleFloor = 1e-6;  // added to every probability, so that any expert may be drawn
-constexpr int kSortRows = 256;         // rows that one block of the counting sort places
-// Up to so many rows every block counts all of them itself, which takes one launch; they are read from the
-// L2.
-constexpr int64_t kMostRowsCountedByAll = 16 << 10;
 
 MF_DEVICE bool isChosen(const int32_t* chosen, int64_t count, int64_t e) {
   for (int64_t k = 0; k < count; ++k)
@@ -20,36 +16,45 @@ MF_DEVICE bool isChosen(const int32_t* chosen, int64_t count, int64_t e) {
   return false;
 }
 
-// A token per thread.
+// What a warp does for a token: softmax, the largest, the draws.
 template <typename A>
 struct Route {
-  const A* probs;
+  const A* logits;
+  A* probs;
   int32_t* experts;
   A* gates;
   int64_t E, K, sample;
   RandomKey key;
-  bool aligned;
+
+  MF_DEVICE void softmax(const A* x, A* p) const {
+    A most = A(-INFINITY), sum = A(0);
+    for (int64_t e = laneId(); e < E; e += kWarpSize) most = Max{}(x[e], most);
+    most = warpReduce(most, Max{});
+    for (int64_t e = laneId(); e < E; e += kWarpSize) sum += std::exp(x[e] - most);
+    const A scale = A(1) / warpReduce(sum, Add{});
+    for (int64_t e = laneId(); e < E; e += kWarpSize) p[e] = std::exp(x[e] - most) * scale;
+  }
 
   // The largest of those that rank behind expert `last` (-1: of all), lower index first on ties; NaN ranks
   // last, so the indices are distinct and legal whatever p holds.
   MF_DEVICE int64_t largest(const A* p, int64_t last) const {
     const auto rank = [](A value) { return value == value ? value : A(-INFINITY); };
     const A bound = last < 0 ? A(INFINITY) : rank(p[last]);
-    int64_t best = -1;
-    A most = A(0);
-    const auto consider = [&](int64_t e, A own) {
-      const A value = rank(own);
-      if (value > bound || (value == bound && e <= last) || (best >= 0 && !(value > most))) return;
+    int64_t best = E;
+    A most = A(-INFINITY);
+    const auto consider = [&](int64_t e, A value) {
+      if (value < most || (value == most && e >= best)) return;
       best = e;
       most = value;
     };
-    const int64_t packed = aligned ? E / kVector<A> * kVector<A> : 0;
-    for (int64_t first = 0; first < packed; first += kVector<A>) {
-      const Pack16<A> pack = loadVector(p + first);
-      MF_UNROLL
-      for (int e = 0; e < kVector<A>; ++e) consider(first + e, pack.elements[e]);
+    for (int64_t e = laneId(); e < E; e += kWarpSize) {
+      const A value = rank(p[e]);
+      if (value < bound || (value == bound && e > last)) consider(e, value);
     }
-    for (int64_t e = packed; e < E; ++e) consider(e, p[e]);
+    for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+      const int64_t e = shuffleXor(best, mask);
+      consider(e, shuffleXor(most, mask));
+    }
     return best;
   }
 
@@ -73,113 +78,58 @@ struct Route {
     return drawn;
   }
 
-  MF_DEVICE void operator()(int64_t n) const {
-    const A* p = probs + n * E;
+  // counts: of the block's rows of each expert.
+  MF_DEVICE void operator()(int64_t n, const SharedSpan<int32_t>& counts) const {
+    A* p = probs + n * E;
     int32_t* chosen = experts + n * K;
-    const int64_t given = K - sample;
-    for (int64_t k = 0; k < K; ++k) {
-      const int64_t e = k < given ? largest(p, k == 0 ? -1 : chosen[k - 1])
-                                  : draw(p, chosen, k, static_cast<uint64_t>(n * sample + k - given));
+    softmax(logits + n * E, p);
+    syncWarp();
+    int64_t last = -1;
+    const auto choose = [&](int64_t k, int64_t e) {
       chosen[k] = static_cast<int32_t>(e);
       gates[n * K + k] = p[e];
+      atomicIncrement(counts.at(static_cast<int>(e)));
+    };
+    const int64_t given = K - sample;
+    for (int64_t k = 0; k < given; ++k) {
+      last = largest(p, last);
+      if (laneId() == 0) choose(k, last);
     }
+    if (laneId() != 0) return;
+    for (int64_t k = given; k < K; ++k)
+      choose(k, draw(p, chosen, k, static_cast<uint64_t>(n * sample + k - given)));
   }
 };
 
-struct Plan {
+// The rows of a plan, which begin at the token's.
+struct PlanRows {
   const int32_t* experts;
   int32_t *offsets, *order, *inverse;
-  int32_t* counts;  // [blocks, E]: rows of each expert; null where every block counts
-  int64_t R, E, blocks;
+  int64_t E;
   Fault* fault;
 
   // An expert out of range is a fault; it counts as 0, which keeps the plan legal.
-  MF_DEVICE int32_t expert(int64_t r) const {
+  MF_DEVICE int32_t key(int64_t r) const {
     const int32_t e = experts[r];
     if (e >= 0 && e < E) return e;
     report(fault, FaultKind::Expert, r, e, E);
     return 0;
   }
+  MF_DEVICE void place(int64_t r, int32_t sorted) const {
+    order[sorted] = static_cast<int32_t>(r);
+    inverse[r] = sorted;
+  }
+  MF_DEVICE void begins(int32_t e, int32_t sorted) const { offsets[e] = sorted; }
 };
 
-MF_KERNEL void countKernel(Plan plan) {
-  MF_SHARED(int32_t, experts, kSortRows);
-  const int64_t r = int64_t{blockId()} * kSortRows + threadId();
-  experts[threadId()] = r < plan.R ? plan.expert(r) : -1;
-  syncThreads();
-  for (int64_t e = threadId(); e < plan.E; e += kSortRows) {
-    int32_t count = 0;
-    for (int i = 0; i < kSortRows; ++i) count += experts[i] == e;
-    plan.counts[blockId() * plan.E + e] = count;
-  }
-}
-
-// How many rows of each expert there are, before this block's and in all.
-MF_DEVICE void countRows(const Plan& plan, const SharedSpan<int32_t>& before,
-                         const SharedSpan<int32_t>& all) {
-  const int E = static_cast<int>(plan.E);
-  for (int e = threadId(); e < E; e += kSortRows) before[e] = all[e] = 0;
-  syncThreads();
-  const int64_t own = int64_t{blockId()} * kSortRows;
-  for (int64_t r = threadId(); r < plan.R; r += kSortRows) {
-    const int32_t e = plan.expert(r);
-    atomicIncrement(all.at(e));
-    if (r < own) atomicIncrement(before.at(e));
-  }
-}
-// The same from the counts of all blocks: several threads add up those of an expert.
-MF_DEVICE void addCounts(const Plan& plan, const SharedSpan<int32_t>& before,
-                         const SharedSpan<int32_t>& all) {
-  const int E = static_cast<int>(plan.E), groups = maximum(1, kSortRows / E);
-  for (int i = threadId(); i < groups * E; i += kSortRows) {
-    int32_t own = 0, total = 0;
-    for (int64_t block = i / E; block < plan.blocks; block += groups) {
-      const int32_t count = plan.counts[block * E + i % E];
-      total += count;
-      if (block < blockId()) own += count;
-    }
-    before[i] = own;
-    all[i] = total;
-  }
-  syncThreads();
-  for (int e = threadId(); e < E; e += kSortRows)
-    for (int group = 1; group < groups; ++group) {
-      before[e] += before[group * E + e];
-      all[e] += all[group * E + e];
-    }
-}
-
-// A block places its rows behind those of the blocks before it.
-MF_KERNEL void placeKernel(Plan plan) {
-  MF_SHARED(int32_t, experts, kSortRows);
-  DynamicShared memory;
-  const int E = static_cast<int>(plan.E), columns = maximum(1, kSortRows / E) * E;
-  const SharedSpan<int32_t> before = memory.take<int32_t>(columns), all = memory.take<int32_t>(columns);
-  const SharedSpan<int32_t> first = memory.take<int32_t>(E);  // of the block's rows of an expert
-  if (plan.counts)
-    addCounts(plan, before, all);
-  else
-    countRows(plan, before, all);
-  const int64_t r = int64_t{blockId()} * kSortRows + threadId();
-  const int32_t own = r < plan.R ? plan.expert(r) : -1;
-  experts[threadId()] = own;
-  syncThreads();
-  if (threadId() == 0) {
-    int32_t offset = 0;
-    for (int e = 0; e < E; ++e) {
-      first[e] = offset + before[e];
-      if (blockId() == 0) plan.offsets[e] = offset;
-      offset += all[e];
-    }
-    if (blockId() == 0) plan.offsets[E] = offset;
-  }
-  syncThreads();
-  if (own < 0) return;
-  int32_t rank = 0;
-  for (int i = 0; i < threadId(); ++i) rank += experts[i] == own;
-  const int32_t sorted = first[own] + rank;
-  plan.order[sorted] = static_cast<int32_t>(r);
-  plan.inverse[r] = sorted;
+template <typename A>
+MF_KERNEL void routeKernel(Route<A> route, Sort<PlanRows> sort) {
+  const SortMemory memory = SortMemory::take(sort.E);
+  memory.clear();
+  const int64_t end = sort.end() / route.K;
+  for (int64_t n = sort.begin() / route.K + warpId(); n < end; n += kThreads / kWarpSize)
+    route(n, memory.all);
+  finishCounting(sort, memory);
 }
 
 template <typename A>
@@ -215,33 +165,37 @@ struct GatherGatesBackward {
 
 }  // namespace
 
+template <typename Scratch>
+static Sort<PlanRows> sortOf(const RoutePlanArgs& args, Fault* fault, Scratch scratch) {
+  const int64_t E = args.offsets.numel() - 1;
+  const SortBlocks blocks(args.experts.size(0), maximum(int64_t{1}, args.experts.size(1)));
+  const PlanRows rows{args.experts.as<int32_t>(),
+                      args.offsets.as<int32_t>(),
+                      args.order.as<int32_t>(),
+                      args.inverse.as<int32_t>(),
+                      E,
+                      fault};
+  return {rows, args.experts.numel(), E, blocks.rows, blocks.count, scratch(blocks.count * E)};
+}
+
 void CudaBackend::route(const RouteArgs& args) {
+  const Sort<PlanRows> sort = sortOf(args.plan, fault_, [&](int64_t n) { return scratchOf<int32_t>(n); });
   dispatchAccumulate(args.probs.dtype, [&]<typename A>() {
-    const int64_t E = args.probs.size(-1);
-    const bool aligned = isVectorAligned(args.probs.data) && E % kVector<A> == 0;
-    forElements(stream_, args.experts.size(0),
-                Route<A>{args.probs.as<A>(), args.experts.as<int32_t>(), args.gates.as<A>(), E,
-                         args.experts.size(-1), args.sample, args.key, aligned});
+    const Route<A> route{args.logits.as<A>(),
+                         args.probs.as<A>(),
+                         args.plan.experts.as<int32_t>(),
+                         args.gates.as<A>(),
+                         args.probs.size(-1),
+                         args.gates.size(-1),
+                         args.sample,
+                         args.key};
+    launch(routeKernel<A>, {sort.blocks}, kThreads, SortMemory::bytes(sort.E), stream_, route, sort);
   });
+  placeSorted(stream_, sort);
 }
 
 void CudaBackend::routePlan(const RoutePlanArgs& args) {
-  const int64_t R = args.experts.numel(), E = args.offsets.numel() - 1, blocks = ceilDiv(R, kSortRows);
-  const bool counted = R > kMostRowsCountedByAll;
-  const Plan plan{args.experts.as<int32_t>(),
-                  args.offsets.as<int32_t>(),
-                  args.order.as<int32_t>(),
-                  args.inverse.as<int32_t>(),
-                  counted ? scratchOf<int32_t>(blocks * E) : nullptr,
-                  R,
-                  E,
-                  blocks,
-                  fault_};
-  const size_t shared =
-      static_cast<size_t>(maximum(int64_t{1}, kSortRows / E) * 2 + 1) * static_cast<size_t>(E) * 4;
-  if (counted) launch(countKernel, {blocks}, kSortRows, 0, stream_, plan);
-  // Without rows there are offsets all the same.
-  launch(placeKernel, {maximum(int64_t{1}, blocks)}, kSortRows, shared + 48, stream_, plan);
+  sortRows(stream_, sortOf(args, fault_, [&](int64_t n) { return scratchOf<int32_t>(n); }));
   raiseFault();
 }
 

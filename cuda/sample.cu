@@ -1,5 +1,5 @@
 // Choosing the next token, with Hugging Face's processors in their order: repetition penalty, temperature,
-// top-k, top-p, then one draw. A row is never sorted: thresholds are found bit by bit, by counting and by
+// top-k, top-p, then one draw. A row is never sorted: thresholds are found digit by digit, by counting and by
 // summing.
 #include "core/philox.h"
 #include "cuda/cuda_backend.h"
@@ -9,7 +9,9 @@
 namespace mf::cuda {
 namespace {
 
-constexpr int kSampleThreads = 512;  // a row is gone through for each bit of a threshold
+constexpr int kSampleThreads = 512;
+constexpr int kDigitBits = 4,
+              kDigits = 1 << kDigitBits;  // a row is gone through for each digit of a threshold
 
 // An unsigned integer in the order of the number.
 MF_DEVICE uint32_t orderedBits(float x) {
@@ -48,14 +50,15 @@ struct Sample {
     const auto weight = [&](int64_t v) {
       return static_cast<double>(std::exp((score[v] - top) * static_cast<A>(inverse)));
     };
-    const Bits kept = topK > 0 && topK < V ? topKThreshold(score) : Bits(0);
+    Bits kept = 0;
+    if (topK > 0 && topK < V) kept = thresholdOf<int64_t>(score, topK, [](int64_t) { return int64_t{1}; });
     Bits threshold = kept;
     int64_t lastTie = V - 1;
     if (topP < 1) {
       const double limit = topP * rowSum<double>(V, [&](int64_t v) {
                              return orderedBits(score[v]) >= kept ? weight(v) : 0.0;
                            });
-      threshold = topPThreshold(score, kept, limit, weight);
+      threshold = maximum(kept, thresholdOf<double>(score, limit, weight));
       lastTie = lastKeptTie(score, threshold, limit, weight);
     }
     const int64_t token = draw(row, [&](int64_t v) {
@@ -85,93 +88,119 @@ struct Sample {
   // -1 where there is none: NaN and a row of -infinity are faults.
   MF_DEVICE int64_t firstMaximum(int64_t row, const A* score) const {
     syncThreads();
-    int bad = 0;
-    for (int64_t v = threadId(); v < V; v += blockThreads()) bad |= score[v] != score[v];
-    if (blockReduce(bad, Max{}) != 0) {
-      if (threadId() == 0) report(fault, FaultKind::LogitsNaN, row, 0, V);
-      return -1;
-    }
-    const A most = rowMax<A>(V, [&](int64_t v) { return score[v]; });
-    if (most == A(-INFINITY)) {
-      if (threadId() == 0) report(fault, FaultKind::NoToken, row, 0, V);
-      return -1;
-    }
+    A most = A(-INFINITY);
     int64_t first = V;
-    for (int64_t v = threadId(); v < V; v += blockThreads())
-      if (score[v] == most && v < first) first = v;
-    return blockReduce(first, Min{});
+    forRow(V, [&](int64_t v) {
+      const A value = score[v];
+      if (value > most || value != value) first = v;
+      most = Max{}(value, most);
+    });
+    const A top = blockReduce(most, Max{});
+    if (top != top || top == A(-INFINITY)) {
+      if (threadId() == 0) report(fault, top != top ? FaultKind::LogitsNaN : FaultKind::NoToken, row, 0, V);
+      return -1;
+    }
+    return blockReduce(most == top ? first : V, Min{});
   }
 
-  // Reached by the topK largest scores, all that tie with the last of them, and no other.
-  MF_DEVICE Bits topKThreshold(const A* score) const {
+  // The largest t such that the values of the scores of t or more sum up to at least `limit` (and to more
+  // than nothing).
+  template <typename S, typename F>
+  MF_DEVICE Bits thresholdOf(const A* score, S limit, F value) const {
+    MF_SHARED(S, partial, kSampleThreads / kWarpSize * kDigits);
+    const int warps = blockThreads() / kWarpSize;
     Bits threshold = 0;
-    for (int bit = static_cast<int>(sizeof(Bits)) * 8 - 1; bit >= 0; --bit) {
-      const Bits candidate = threshold | Bits(1) << bit;
-      const int64_t count =
-          rowSum<int64_t>(V, [&](int64_t v) { return int64_t{orderedBits(score[v]) >= candidate}; });
-      if (count >= topK) threshold = candidate;
-      if (count == topK) break;
+    S above = S(0);  // of the scores whose digits so far are larger
+    for (int shift = static_cast<int>(sizeof(Bits)) * 8 - kDigitBits; shift >= 0; shift -= kDigitBits) {
+      S sums[kDigits] = {};
+      forRow(V, [&](int64_t v) {
+        const Bits rest = (orderedBits(score[v]) ^ threshold) >> shift;
+        if (rest >= kDigits) return;
+        const S own = value(v);
+        MF_UNROLL
+        for (int digit = 0; digit < kDigits; ++digit)
+          if (rest == static_cast<Bits>(digit)) sums[digit] += own;
+      });
+      syncThreads();  // partial may still be read
+      MF_UNROLL
+      for (int digit = 0; digit < kDigits; ++digit) {
+        const S sum = warpReduce(sums[digit], Add{});
+        if (laneId() == 0) partial[warpId() * kDigits + digit] = sum;
+      }
+      syncThreads();
+      int digit = kDigits - 1;
+      for (;; --digit) {
+        S sum = S(0);
+        for (int warp = 0; warp < warps; ++warp) sum += partial[warp * kDigits + digit];
+        if (digit == 0 || (above + sum >= limit && above + sum > S(0))) break;
+        above += sum;
+      }
+      threshold |= static_cast<Bits>(digit) << shift;
     }
     return threshold;
-  }
-
-  // The largest t >= kept such that the scores of t or more weigh at least `limit`.
-  template <typename W>
-  MF_DEVICE Bits topPThreshold(const A* score, Bits kept, double limit, W weight) const {
-    Bits threshold = 0;
-    for (int bit = static_cast<int>(sizeof(Bits)) * 8 - 1; bit >= 0; --bit) {
-      const Bits candidate = threshold | Bits(1) << bit;
-      const double sum =
-          rowSum<double>(V, [&](int64_t v) { return orderedBits(score[v]) >= candidate ? weight(v) : 0.0; });
-      if (sum >= limit && sum > 0) threshold = candidate;
-    }
-    return maximum(threshold, kept);
   }
 
   // The last token whose score is the threshold that is still needed to reach `limit`; ties are kept lower
   // ids first.
   template <typename W>
   MF_DEVICE int64_t lastKeptTie(const A* score, Bits threshold, double limit, W weight) const {
-    const double above =
-        rowSum<double>(V, [&](int64_t v) { return orderedBits(score[v]) > threshold ? weight(v) : 0.0; });
-    int64_t first = V;
-    for (int64_t v = threadId(); v < V; v += blockThreads())
-      if (orderedBits(score[v]) == threshold && v < first) first = v;
-    first = blockReduce(first, Min{});
-    if (first == V) return V - 1;
-    const double each = weight(first), missing = limit - above;
-    const double wanted = each > 0 ? std::ceil(missing / each) : 1;  // ties to keep, at least one
-    int64_t low = first, high = V - 1;
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      const int64_t ties =
-          rowSum<int64_t>(middle + 1, [&](int64_t v) { return int64_t{orderedBits(score[v]) == threshold}; });
-      if (static_cast<double>(ties) >= wanted)
-        high = middle;
-      else
-        low = middle + 1;
+    const Piece piece = ownPiece();
+    double above = 0;
+    int64_t ties = 0, one = -1;
+    for (int64_t v = piece.begin; v < piece.end; ++v) {
+      const Bits bits = orderedBits(score[v]);
+      if (bits > threshold) above += weight(v);
+      if (bits != threshold) continue;
+      ++ties;
+      one = v;
     }
-    return low;
+    above = blockReduce(above, Add{});
+    one = blockReduce(one, Max{});
+    if (one < 0) return V - 1;
+    const double each = weight(one);
+    // Ties to keep, at least one.
+    const double wanted = maximum(1.0, each > 0 ? std::ceil((limit - above) / each) : 1.0);
+    int64_t total = 0, before = sumBefore(ties, total);
+    if (static_cast<double>(total) <= wanted) return V - 1;
+    int64_t last = V;
+    for (int64_t v = piece.begin; v < piece.end && last == V; ++v)
+      if (orderedBits(score[v]) == threshold && static_cast<double>(++before) >= wanted) last = v;
+    return blockReduce(last, Min{});
+  }
+
+  // Part of a row, in the order of the threads.
+  struct Piece {
+    int64_t begin, end;
+  };
+  MF_DEVICE Piece ownPiece() const {
+    const int64_t piece = ceilDiv(V, blockThreads()), begin = minimum(V, piece * threadId());
+    return {begin, minimum(V, begin + piece)};
+  }
+  // The sum of the values of the threads before this one, and of all.
+  template <typename S>
+  MF_DEVICE S sumBefore(S own, S& total) const {
+    MF_SHARED(S, values, kSampleThreads);
+    syncThreads();
+    values[threadId()] = own;
+    syncThreads();
+    S before = S(0);
+    total = S(0);
+    for (int t = 0; t < blockThreads(); ++t) {
+      if (t == threadId()) before = total;
+      total += values[t];
+    }
+    return before;
   }
 
   // The first token at which the running sum of weights exceeds a uniform part of the total; each thread adds
   // up a piece of the row.
   template <typename W>
   MF_DEVICE int64_t draw(int64_t row, W weight) const {
-    MF_SHARED(double, pieces, kSampleThreads);
     MF_SHARED(int64_t, drawn, 1);
-    const int64_t piece = ceilDiv(V, blockThreads());
-    const int64_t begin = minimum(V, piece * threadId()), end = minimum(V, begin + piece);
-    double own = 0;
-    for (int64_t v = begin; v < end; ++v) own += weight(v);
-    syncThreads();
-    pieces[threadId()] = own;
-    syncThreads();
-    double before = 0, total = 0;
-    for (int t = 0; t < blockThreads(); ++t) {
-      if (t == threadId()) before = total;
-      total += pieces[t];
-    }
+    const Piece piece = ownPiece();
+    double own = 0, total = 0;
+    for (int64_t v = piece.begin; v < piece.end; ++v) own += weight(v);
+    const double before = sumBefore(own, total);
     const RandomKey stepKey{key.seed, key.stream + (step ? static_cast<uint64_t>(*step) : 0)};
     const PhiloxBlock block = philox(stepKey, static_cast<uint64_t>(row));
     const double target = uniform01(block.word[0], block.word[1]) * total;
@@ -179,7 +208,7 @@ struct Sample {
     // Should rounding leave every sum below the target: the last token with a weight.
     int64_t last = -1;
     double sum = before;
-    for (int64_t v = begin; v < end; ++v) {
+    for (int64_t v = piece.begin; v < piece.end; ++v) {
       const double w = weight(v);
       if (!(w > 0)) continue;
       last = v;

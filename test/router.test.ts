@@ -12,9 +12,14 @@ import { numbers } from './support/compare.js';
 
 const key = [3, 4] as const;
 
-/** [N, p.length] with the same row throughout. */
+/** [N, p.length] with the same row throughout, of probabilities. */
 function repeated(p: readonly number[], N: number): Tensor {
   return tensor(Array.from({ length: N }, () => p).flat(), { shape: [N, p.length] });
+}
+
+/** Logits of these probabilities. */
+function logitsOf(p: readonly number[], N: number): Tensor {
+  return repeated(p.map(Math.log), N);
 }
 
 test('the oracle of the generator gives the published numbers', (t) => {
@@ -29,7 +34,7 @@ test('the oracle of the generator gives the published numbers', (t) => {
 test('draws follow the probabilities, without replacement, after the largest', async (t) => {
   const N = 30000;
   const p = [0.4, 0.3, 0.15, 0.1, 0.05];
-  const { plan } = routerTopK(repeated(p, N), { k: 3, sample: 2, key });
+  const { plan } = routerTopK(logitsOf(p, N), { k: 3, sample: 2, key });
   const experts = await numbers(plan.experts);
   const counts = new Map<string, number>();
   for (let n = 0; n < N; n++) {
@@ -49,7 +54,7 @@ test('draws follow the probabilities, without replacement, after the largest', a
 });
 
 test('an expert of probability 0 can be drawn when nothing else is left', async (t) => {
-  const { plan } = routerTopK(repeated([1, 0, 0], 50), { k: 3, sample: 2, key });
+  const { plan } = routerTopK(logitsOf([1, 0, 0], 50), { k: 3, sample: 2, key });
   const experts = await numbers(plan.experts);
   for (let n = 0; n < 50; n++) t.deepEqual([...experts.subarray(3 * n, 3 * n + 3)].sort(), [0, 1, 2]);
 });
@@ -57,7 +62,7 @@ test('an expert of probability 0 can be drawn when nothing else is left', async 
 test('the key decides the draws', async (t) => {
   const draw = (stream: number): Promise<Float64Array> =>
     numbers(
-      routerTopK(repeated([0.25, 0.25, 0.25, 0.25], 64), { k: 2, sample: 2, key: [1, stream] }).plan.experts,
+      routerTopK(logitsOf([0.25, 0.25, 0.25, 0.25], 64), { k: 2, sample: 2, key: [1, stream] }).plan.experts,
     );
   t.deepEqual(await draw(1), await draw(1));
   t.notDeepEqual(await draw(1), await draw(2));
@@ -66,13 +71,13 @@ test('the key decides the draws', async (t) => {
 test('NaN probabilities give legal, distinct experts and NaN gates', async (t) => {
   const E = 6;
   for (const sample of [0, 1, 3]) {
-    const { plan, gates } = routerTopK(repeated([NaN, 0.2, NaN, NaN, 0.5, NaN], 40), { k: 3, sample, key });
+    const { plan, gates } = routerTopK(logitsOf([NaN, 0.2, NaN, NaN, 0.5, NaN], 40), { k: 3, sample, key });
     const experts = await numbers(plan.experts);
     for (let n = 0; n < 40; n++) {
       const row = [...experts.subarray(3 * n, 3 * n + 3)];
       t.is(new Set(row).size, 3);
       t.true(row.every((e) => e >= 0 && e < E));
-      if (sample === 0) t.deepEqual(row, [4, 1, 0]);
+      if (sample === 0) t.deepEqual(row, [0, 1, 2]);
     }
     t.true((await numbers(gates)).some(Number.isNaN));
     t.deepEqual(
@@ -83,7 +88,7 @@ test('NaN probabilities give legal, distinct experts and NaN gates', async (t) =
 });
 
 test('a plan survives the scope that returns it', async (t) => {
-  const { plan } = scope(() => routerTopK(repeated([0.1, 0.9], 3), { k: 1 }));
+  const { plan } = scope(() => routerTopK(logitsOf([0.1, 0.9], 3), { k: 1 }));
   t.deepEqual([...(await numbers(plan.offsets))], [0, 0, 3]);
   t.deepEqual([plan.topK, plan.numExperts], [1, 2]);
 });
@@ -129,11 +134,11 @@ test('misuse is named', (t) => {
   t.throws(() => routerTopK(probs, { k: 2, sample: 1 }), { instanceOf: ValueError, message: /key/ });
   t.throws(() => routerTopK(tensor([1, 2]), { k: 1 }), {
     instanceOf: ShapeError,
-    message: /probs has shape \[2\]/,
+    message: /logits has shape \[2\]/,
   });
   t.throws(() => routerTopK(tensor([[1, 2]], { dtype: 'bf16' }), { k: 1 }), {
     instanceOf: DTypeError,
-    message: /route: probs has dtype bf16, expected f64 or f32/,
+    message: /route: logits has dtype bf16, expected f64 or f32/,
   });
   t.throws(() => routeTo(probs, i32([3, 2])), {
     instanceOf: ShapeError,

@@ -21,5 +21,5 @@ export * from './router_loss.js';
 export * from './routing_plan.js';
 export * from './sample.js';
 export * from './shape.js';
-export * from './softmax.js';
+export { logSoftmax, softmax } from './softmax.js';
 export * from './tokens.js';

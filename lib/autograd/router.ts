@@ -4,6 +4,7 @@ import type { RandomKey } from '../native/binding.js';
 import { wrap, type Tensor } from '../tensor.js';
 import { record } from './engine.js';
 import { RoutingPlan } from './routing_plan.js';
+import { recordSoftmax } from './softmax.js';
 
 /** How many experts a token takes, and how many of those are drawn. */
 export interface RouterTopKOptions {
@@ -17,21 +18,22 @@ export interface RouterTopKOptions {
 
 /**
  * Chooses the k experts of largest probability for each token, lower index first on ties, and plans the rows.
- * `probs` is [N, E] f32 or f64; `gates` [N, K], also in the plan, are the chosen probabilities, not renormalised; their
- * gradient flows to probs.
+ * `logits` is [N, E] f32 or f64; `probs` [N, E] is their softmax; `gates` [N, K], also in the plan, are the chosen
+ * probabilities, not renormalised; the gradients of both flow to logits.
  * @throws ShapeError when k is outside 1..E; ValueError when sample is outside 0..k or has no key.
  */
 export function routerTopK(
-  probs: Tensor,
+  logits: Tensor,
   { k, sample = 0, key }: RouterTopKOptions,
-): { plan: RoutingPlan; gates: Tensor } {
+): { plan: RoutingPlan; gates: Tensor; probs: Tensor } {
   if (sample > 0 && !key) throw new ValueError('routerTopK: sample is above 0 without a key, expected one');
-  const [expertsId, gatesId] = native.route(probs.id, k, sample, key ?? [0, 0]);
-  const experts = wrap(expertsId);
-  const gates = wrap(gatesId);
-  const numExperts = probs.shape[1] as number;
+  const ids = native.route(logits.id, k, sample, key ?? [0, 0]);
+  const [probs, gates, experts] = [wrap(ids[0]), wrap(ids[1]), wrap(ids[2])];
+  const rows = { order: wrap(ids[3]), inverse: wrap(ids[4]), offsets: wrap(ids[5]) };
+  recordSoftmax(probs, logits);
   recordGates(gates, probs, experts);
-  return { plan: new RoutingPlan(experts, gates, numExperts), gates };
+  const numExperts = logits.shape[1] as number;
+  return { plan: new RoutingPlan(experts, gates, numExperts, rows), gates, probs };
 }
 
 /**

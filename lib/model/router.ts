@@ -108,19 +108,18 @@ export class Router extends Module {
       x.dtype === 'bf16' && !inPlace ? cast(x, 'f32') : x,
       call.dropoutKey,
     );
-    const probabilities = softmax(logits);
-    const { plan, gates } = call.imposed
-      ? routeTo(probabilities, call.imposed.experts)
-      : routerTopK(probabilities, {
+    const { plan, gates, probs } = call.imposed
+      ? imposedRouting(logits, call.imposed)
+      : routerTopK(logits, {
           k: this.#k,
           sample: this.training ? this.#sample : 0,
           key: call.sampleKey,
         });
     if (!call.wantLosses) return { plan, output: null };
-    const { losses, stats } = routerLoss(logits, probabilities, gates, plan, call.mask, call.population);
+    const { losses, stats } = routerLoss(logits, probs, gates, plan, call.mask, call.population);
     const output: RouterOutput = {
       plan,
-      probabilities,
+      probabilities: probs,
       losses,
       statistics: stats,
       outputNorms: null,
@@ -128,6 +127,11 @@ export class Router extends Module {
     };
     return { plan, output };
   }
+}
+
+function imposedRouting(logits: Tensor, imposed: RoutingPlan): ReturnType<typeof routerTopK> {
+  const probs = softmax(logits);
+  return { ...routeTo(probs, imposed.experts), probs };
 }
 
 /** A bf16 parameter widened to the dtype of x. */

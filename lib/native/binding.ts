@@ -240,7 +240,12 @@ export interface NativeBinding {
   ): [loss: Handle, dx: Handle | null, dweight: Handle | null];
 
   // router
-  route(probs: Handle, k: number, sample: number, key: RandomKey): [experts: Handle, gates: Handle];
+  route(
+    logits: Handle,
+    k: number,
+    sample: number,
+    key: RandomKey,
+  ): [probs: Handle, gates: Handle, experts: Handle, order: Handle, inverse: Handle, offsets: Handle];
   routePlan(experts: Handle, numExperts: number): [order: Handle, inverse: Handle, offsets: Handle];
   gatherGates(probs: Handle, experts: Handle): Handle;
   gatherGatesBackward(dgates: Handle, experts: Handle, numExperts: number): Handle;

@@ -159,17 +159,19 @@ struct DropoutArgs {  // out = keep ? x / (1 - p) : 0; the mask is a function of
   RandomKey key;
 };
 
-struct RouteArgs {
-  // probs [N, E] acc -> experts [N, K] i32 (falling probability, lower index first on ties), gates [N, K]
-  // acc; the last `sample` of K are drawn without replacement from the rest in proportion to p + 1e-6.
-  View probs, experts, gates;
-  int64_t sample;
-  RandomKey key;
-};
 struct RoutePlanArgs {
   // experts [N, K] i32 -> offsets [E + 1] i32, order [R] i32 (sorted row -> slot row n*K + k, stable),
   // inverse [R] i32.
   View experts, offsets, order, inverse;
+};
+struct RouteArgs {
+  // logits [N, E] acc -> probs [N, E] acc, their softmax; plan.experts [N, K] i32 (falling probability, lower
+  // index first on ties), gates [N, K] acc, the rest of the plan. The last `sample` of K are drawn without
+  // replacement from the rest in proportion to p + 1e-6.
+  View logits, probs, gates;
+  RoutePlanArgs plan;
+  int64_t sample;
+  RandomKey key;
 };
 struct GatherGatesArgs {  // gates [N, K] = probs[n, experts[n, k]]
   View probs, experts, gates;

@@ -7,6 +7,7 @@
 #include "core/philox.h"
 #include "core/pool.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/softmax.h"
 
 namespace MF_CPU_NAMESPACE {
 namespace {
@@ -62,13 +63,14 @@ void drawRest(const T* p, int64_t E, int64_t given, int64_t count, RandomKey key
 
 template <typename T>
 void routeRows(const RouteArgs& a, int64_t begin, int64_t end) {
-  const int64_t E = a.probs.size(-1), K = a.experts.size(-1), given = K - a.sample;
+  const int64_t E = a.probs.size(-1), K = a.gates.size(-1), given = K - a.sample;
   double* weight =
       static_cast<double*>(threadScratch(static_cast<size_t>(E) * 8 + static_cast<size_t>(K) * 8));
   T* rank = reinterpret_cast<T*>(weight + E);
   for (int64_t n = begin; n < end; ++n) {
-    const T* p = a.probs.as<T>() + n * E;
-    int32_t* chosen = a.experts.as<int32_t>() + n * K;
+    T* p = a.probs.as<T>() + n * E;
+    softmaxRow(a.logits.as<T>() + n * E, p, E);
+    int32_t* chosen = a.plan.experts.as<int32_t>() + n * K;
     if (given > 0) largest(p, E, given, chosen, rank);
     if (a.sample > 0)
       drawRest(p, E, given, a.sample, a.key, static_cast<uint64_t>(n * a.sample), chosen, weight);
@@ -85,7 +87,7 @@ int32_t checkedExpert(int32_t e, int64_t E) {
 }  // namespace
 
 void CpuBackend::route(const RouteArgs& a) {
-  const int64_t N = a.experts.size(0), E = a.probs.size(-1);
+  const int64_t N = a.gates.size(0), E = a.probs.size(-1);
   const int64_t rows = std::max<int64_t>(1, kTaskElements / E);
   Pool::instance().parallelFor(tasksFor(N, rows), [&](int64_t task) {
     const int64_t begin = task * rows, end = std::min(N, begin + rows);
@@ -94,6 +96,7 @@ void CpuBackend::route(const RouteArgs& a) {
     else
       routeRows<float>(a, begin, end);
   });
+  routePlan(a.plan);
 }
 
 // A counting sort: each block of rows counts its experts, the counts become first positions (by expert, then

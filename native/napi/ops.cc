@@ -59,7 +59,7 @@ void registerOps(napi_env env, napi_value exports) {
   MF_OP(crossEntropyBackward, "logits", "labels", "lse", "count", "dloss")
   MF_OP(linearCrossEntropy, "x", "weight", "labels", "wantDx", "wantDweight")
 
-  MF_OP(route, "probs", "k", "sample", "key")
+  MF_OP(route, "logits", "k", "sample", "key")
   MF_OP(routePlan, "experts", "numExperts")
   MF_OP(gatherGates, "probs", "experts")
   MF_OP(gatherGatesBackward, "dgates", "experts", "numExperts")

@@ -71,9 +71,11 @@ std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> linearCrossEntr
     Context& cx, const Tensor& x, const Tensor& weight, const Tensor& labels, bool wantDx, bool wantDweight);
 
 // --- router.cc
-// probs [N, E] f64 or f32 -> experts [N, K] i32, gates [N, K]
-std::tuple<Tensor, Tensor> route(Context& cx, const Tensor& probs, int64_t topK, int64_t sample,
-                                 const RandomKey& key);
+// logits [N, E] f64 or f32 -> probs [N, E], gates [N, K], experts [N, K], order [R], inverse [R], offsets [E
+// + 1]
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> route(Context& cx, const Tensor& logits,
+                                                                 int64_t topK, int64_t sample,
+                                                                 const RandomKey& key);
 // experts [N, K] -> order [R], inverse [R], offsets [E + 1], all i32
 std::tuple<Tensor, Tensor, Tensor> routePlan(Context& cx, const Tensor& experts, int64_t numExperts);
 Tensor gatherGates(Context& cx, const Tensor& probs, const Tensor& experts);  // -> [N, K]

@@ -20,21 +20,31 @@ void requireExperts(const Call& call, int64_t numExperts) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> route(Context& cx, const Tensor& probs, int64_t topK, int64_t sample,
-                                 const RandomKey& key) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> route(Context& cx, const Tensor& logits,
+                                                                 int64_t topK, int64_t sample,
+                                                                 const RandomKey& key) {
   Call call(cx, "route");
-  const View probsView = call.in("probs", probs).accumulating().rank(2);
-  const int64_t N = probsView.size(0), E = probsView.size(1);
+  const View logitsView = call.in("logits", logits).accumulating().rank(2);
+  const int64_t N = logitsView.size(0), E = logitsView.size(1);
   call.require(
       topK >= 1 && topK <= E, ErrorKind::Shape,
       "k is " + std::to_string(topK) + ", expected 1 to the number of experts, " + std::to_string(E));
   call.require(sample >= 0 && sample <= topK, ErrorKind::Value,
                "sample is " + std::to_string(sample) + ", expected 0 to k = " + std::to_string(topK));
   requireRows(call, N, topK);
+  Tensor probs = call.out(logits.dtype(), {N, E});
+  Tensor gates = call.out(logits.dtype(), {N, topK});
   Tensor experts = call.out(DType::i32, {N, topK});
-  Tensor gates = call.out(probs.dtype(), {N, topK});
-  call.run(&Backend::route, {probsView, experts.view(), gates.view(), sample, key});
-  return {experts, gates};
+  Tensor order = call.out(DType::i32, {N * topK});
+  Tensor inverse = call.out(DType::i32, {N * topK});
+  Tensor offsets = call.out(DType::i32, {E + 1});
+  call.run(&Backend::route, {logitsView,
+                             probs.view(),
+                             gates.view(),
+                             {experts.view(), offsets.view(), order.view(), inverse.view()},
+                             sample,
+                             key});
+  return {probs, gates, experts, order, inverse, offsets};
 }
 
 std::tuple<Tensor, Tensor, Tensor> routePlan(Context& cx, const Tensor& experts, int64_t numExperts) {

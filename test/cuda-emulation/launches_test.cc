@@ -59,19 +59,18 @@ NATIVE_TEST(rowsTakeOneLaunchAndTheirGradientsFew) {
   CHECK(launches([&] { backend->dropout({x, y, 0.1, {1, 2}}); }) == 1);
 }
 
-NATIVE_TEST(choosingExpertsAndSortingRowsTakesTwoLaunches) {
+NATIVE_TEST(choosingExpertsAndSortingRowsTakesTwoLaunchesAtMost) {
   const std::unique_ptr<Backend> backend = createBackend();
   Tensors t;
   const auto router = [&](int64_t N) {
-    const View probs = t.f32({N, 8}), experts = t.i32({N, 2}), gates = t.f32({N, 2});
-    return launches([&] {
-      backend->route({probs, experts, gates, 0, {1, 2}});
-      backend->routePlan({experts, t.i32({9}), t.i32({2 * N}), t.i32({2 * N})});
-    });
+    const RoutePlanArgs plan{t.i32({N, 2}), t.i32({9}), t.i32({2 * N}), t.i32({2 * N})};
+    return launches([&] { backend->route({t.f32({N, 8}), t.f32({N, 8}), t.f32({N, 2}), plan, 0, {1, 2}}); });
   };
-  CHECK(router(3) == 2);
-  CHECK(router(1000) == 2);
-  CHECK(router(9000) == 3);
+  CHECK(router(3) == 1);
+  CHECK(router(128) == 1);
+  CHECK(router(129) == 2);
+  CHECK(router(9000) == 2);
+  CHECK(launches([&] { backend->routePlan({t.i32({3, 2}), t.i32({9}), t.i32({6}), t.i32({6})}); }) == 1);
   const View logits = t.f32({3, 8}), probs = t.f32({3, 8}), stats = t.f32({3, 8}), out = t.f32({4});
   CHECK(launches([&] {
           backend->routerLoss({logits, probs, t.f32({3, 2}), t.i32({3, 2}), {}, out, stats});
@@ -93,7 +92,10 @@ NATIVE_TEST(theLossAndTheNextTokenTakeFewLaunches) {
         }) == 1);
   CHECK(launches([&] { backend->sample({logits, {}, t.i32({3}), 0.8, 0.9, 1, 5, {1, 2}, {}}); }) == 1);
   CHECK(launches([&] { backend->embedding({t.bf16({40, 16}), labels, t.bf16({3, 16})}); }) == 1);
-  CHECK(launches([&] { backend->embeddingBackward({t.bf16({3, 16}), labels, t.bf16({40, 16})}); }) == 2);
+  CHECK(launches([&] { backend->embeddingBackward({t.bf16({3, 16}), labels, t.bf16({40, 16})}); }) == 3);
+  CHECK(launches([&] {
+          backend->embeddingBackward({t.bf16({300, 16}), t.i32({300}), t.bf16({256, 16})});
+        }) == 6);
 }
 
 NATIVE_TEST(theOptimizerTakesALaunchFor64Tensors) {

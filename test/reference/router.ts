@@ -59,7 +59,8 @@ export function routePlan(
 ): { order: number[]; inverse: number[]; offsets: number[] } {
   const rows = Array.from(experts);
   const order = rows.map((_, r) => r).sort((a, b) => rows[a]! - rows[b]! || a - b);
-  const inverse = rows.map((_, r) => order.indexOf(r));
+  const inverse = new Array<number>(rows.length);
+  order.forEach((r, sorted) => (inverse[r] = sorted));
   const offsets = Array.from({ length: E + 1 }, (_, e) => rows.filter((expert) => expert < e).length);
   return { order, inverse, offsets };
 }

@@ -1,15 +1,16 @@
 import type { OpSpec, CaseSpec, InputSpec } from '../support/spec.js';
 import { generator, spacedRows } from '../support/random.js';
 import { gatherGates, routerTopK, routeTo } from '../../lib/autograd/router.js';
-import type { RoutingPlan } from '../../lib/autograd/routing_plan.js';
+import { RoutingPlan } from '../../lib/autograd/routing_plan.js';
 import type { Tensor } from '../../lib/tensor.js';
 import type { NdArray } from '../support/compare.js';
 import * as reference from '../reference/router.js';
+import { softmaxRows } from '../reference/softmax.js';
 
 const key = { seed: 17n, stream: 5n };
 
-/** Positive numbers, not normalised: the op takes them as they are. With `levels`, many are equal. */
-function probabilities(N: number, E: number, levels?: number): InputSpec {
+/** Positive numbers, not normalised: as logits or as probabilities. With `levels`, many are equal. */
+function scores(N: number, E: number, levels?: number): InputSpec {
   const next = generator(N * 31 + E);
   const values = levels
     ? Float64Array.from({ length: N * E }, () => Math.ceil(next() * levels) / levels)
@@ -34,22 +35,42 @@ function topK(
   return {
     name,
     dtypes: ['f64', 'f32'],
-    inputs: { probs: probabilities(N, E, levels) },
+    inputs: { logits: scores(N, E, levels) },
     // Where values tie, a difference would change the choice.
     gradient: gradient ?? levels === undefined,
-    differentiable: [false, true, false, false, false],
-    run: ({ probs }) => {
-      const { plan, gates } = routerTopK(probs as Tensor, {
+    differentiable: [false, true, true, false, false, false],
+    run: ({ logits }) => {
+      const { plan, gates, probs } = routerTopK(logits as Tensor, {
         k: K,
         sample,
         key: [Number(key.seed), Number(key.stream)],
       });
-      return [plan.experts, gates, ...planTensors(plan)];
+      return [plan.experts, gates, probs, ...planTensors(plan)];
     },
-    reference: ({ probs }) => {
-      const { experts, gates } = reference.route((probs as NdArray).data, { N, E, K, sample, key });
-      return [{ data: experts, shape: [N, K] }, { data: gates, shape: [N, K] }, ...planArrays(experts, E)];
+    reference: ({ logits }) => {
+      const probs = softmaxRows((logits as NdArray).data, E);
+      const { experts, gates } = reference.route(probs, { N, E, K, sample, key });
+      return [
+        { data: experts, shape: [N, K] },
+        { data: gates, shape: [N, K] },
+        { data: probs, shape: [N, E] },
+        ...planArrays(experts, E),
+      ];
     },
+  };
+}
+
+/** A plan alone, of given experts. */
+function plan(name: string, N: number, E: number, K: number): CaseSpec {
+  const next = generator(N + E);
+  const experts = Int32Array.from({ length: N * K }, () => Math.floor(next() * E));
+  return {
+    name,
+    dtypes: ['f32'],
+    inputs: { experts: { shape: [N, K], values: experts, dtype: 'i32', grad: false } },
+    gradient: false,
+    run: ({ experts }) => planTensors(new RoutingPlan(experts as Tensor, experts as Tensor, E)),
+    reference: () => planArrays(experts, E),
   };
 }
 
@@ -65,15 +86,19 @@ export const spec: OpSpec = {
     topK('one expert', 3, 1, 1),
     topK('no tokens', 0, 4, 2),
     topK('many rows', 1100, 33, 2),
-    // CUDA counts the rows of each expert in a launch of its own.
-    topK('more than 2^14 rows', 8200, 3, 2, { gradient: false }),
+    // On CUDA a block of its own beside the last, and blocks of more rows than threads.
+    topK('257 tokens of one expert each', 257, 4, 1, { gradient: false }),
+    topK('more experts than threads', 300, 270, 5, { gradient: false }),
     topK('one of three drawn', 50, 6, 3, { sample: 1 }),
     topK('all drawn', 30, 4, 4, { sample: 4 }),
+    plan('a plan of many rows', 70000, 5, 2),
+    plan('a plan of one token', 1, 300, 3),
+    plan('a plan without rows', 0, 3, 2),
     {
       name: 'recorded experts',
       dtypes: ['f64', 'f32'],
       inputs: {
-        probs: probabilities(4, 5),
+        probs: scores(4, 5),
         experts: { shape: [4, 2], values: recorded, dtype: 'i32', grad: false },
       },
       differentiable: [true, false, false, false],
@@ -93,7 +118,7 @@ export const spec: OpSpec = {
       name: 'gather alone',
       dtypes: ['f64', 'f32'],
       inputs: {
-        probs: probabilities(4, 5),
+        probs: scores(4, 5),
         experts: { shape: [4, 2], values: recorded, dtype: 'i32', grad: false },
       },
       run: ({ probs, experts }) => gatherGates(probs as Tensor, experts as Tensor),
@@ -103,8 +128,8 @@ export const spec: OpSpec = {
       }),
     },
   ],
-  cost: ({ probs }) => {
-    const numel = (probs as InputSpec).shape.reduce((a, b) => a * b, 1);
+  cost: (inputs) => {
+    const numel = (Object.values(inputs)[0] as InputSpec).shape.reduce((a, b) => a * b, 1);
     return { flops: numel, bytes: 4 * numel };
   },
 };

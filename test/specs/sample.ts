@@ -18,10 +18,14 @@ function sampling(
   B: number,
   V: number,
   options: Omit<SampleTokenOptions, 'history' | 'key'>,
-  scale = 2,
+  { scale = 2, levels }: { scale?: number; levels?: number } = {},
 ): CaseSpec {
   const next = generator(B * V);
-  const inputs: Record<string, InputSpec> = { logits: { shape: [B, V], dtype: 'acc', scale } };
+  // With `levels`, many logits are equal.
+  const values = levels && Float64Array.from({ length: B * V }, () => Math.floor(next() * levels));
+  const inputs: Record<string, InputSpec> = {
+    logits: { shape: [B, V], dtype: 'acc', ...(values ? { values } : { scale }) },
+  };
   if (options.repetitionPenalty !== undefined) {
     // With padding and, in most rows, repeated tokens.
     const values = Int32Array.from(
@@ -65,7 +69,9 @@ export const spec: OpSpec = {
     sampling('top-k', 40, 50, { topK: 5 }),
     sampling('top-k above the vocabulary', 10, 7, { topK: 100 }),
     sampling('top-p', 40, 700, { topP: 0.7 }),
-    sampling('top-p of a flat row', 12, 900, { topP: 0.95 }, 0.1),
+    sampling('top-p of a flat row', 12, 900, { topP: 0.95 }, { scale: 0.1 }),
+    sampling('top-k and top-p among ties', 12, 700, { topK: 300, topP: 0.613 }, { levels: 5 }),
+    sampling('top-p of equals', 12, 40, { topP: 0.613 }, { levels: 1 }),
     sampling('top-p that keeps one', 20, 30, { topP: 1e-6 }),
     sampling('all of them', 40, 60, { temperature: 1.3, topK: 20, topP: 0.9, repetitionPenalty: 1.2 }),
     sampling('one token', 3, 1, { topP: 0.5 }),
