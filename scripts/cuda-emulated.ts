@@ -1,7 +1,7 @@
 // `npm run test:cuda-emulated -- [OP | --all] [--build NAME]...`: the CUDA kernels on the CPU, in three builds against
 // the emulator.
-//   plain       the emulator's own tests; golden cases, training and generation with threads in rising order, op specs
-//               in rising and in reverse order
+//   plain       the emulator's own tests; op specs with threads in rising and in reverse order; golden cases, training
+//               and generation in these and in a random order
 //   races       the op specs in random order, with the race detector
 //   sanitizers  the op specs in reverse order with early copies, under the address and undefined-behaviour sanitizers
 // Products of bf16 run as on sm_90a; the specs of ops that multiply run once more with the kernels of other devices.
@@ -114,7 +114,7 @@ function runsOf(build: Build, op: string | undefined, all: boolean): Run[] {
   const usual = (): Run[] => [
     avaRun(build, build.schedule, ['test/ops.test.ts']),
     avaRun(build, ['reverse', 'late'], ['test/ops.test.ts']),
-    avaRun(build, build.schedule, models),
+    ...(['forward', 'reverse', 'random:1'] as const).map((order) => avaRun(build, [order, 'late'], models)),
   ];
   return [
     own,
