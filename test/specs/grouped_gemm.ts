@@ -152,6 +152,13 @@ export const spec: OpSpec = {
       { inputRows: 'sorted', outputRows: 'sorted' },
     ),
     grouped('few rows per expert', { N: 6, K: 2, E: 6, width: 65, out: 130 }, { inputRows: 'token' }),
+    // A megabyte of weights and more per expert is read in parts, whose sums are added.
+    grouped(
+      'few rows, weights in parts',
+      { N: 4, K: 1, E: 2, width: 521, out: 1100 },
+      {},
+      { dtypes: ['f32', 'bf16'], gradient: false },
+    ),
     grouped('one expert has all rows', { N: 50, K: 2, E: 4, width: 20, out: 33 }, {}, { only: 3 }),
     grouped('one row', { N: 1, K: 1, E: 3, width: 1, out: 1 }),
     grouped('no rows', { N: 0, K: 2, E: 3, width: 8, out: 8 }),
