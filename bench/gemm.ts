@@ -36,6 +36,19 @@ interface Case {
   bytes: number;
   /** Share of the peak, in percent. */
   target?: number | undefined;
+  /** What share of `work` and of `bytes` each expert has. */
+  experts?: readonly { work: number; bytes: number }[];
+}
+
+/**
+ * The share of the FMA peak that the machine allows: an expert takes as long as its arithmetic or as reading its weights,
+ * whichever is longer.
+ */
+function roofline({ work, bytes, experts = [] }: Case, peak: number, bandwidth: number): number {
+  const seconds = experts.map((part) =>
+    Math.max((part.work * work) / peak, (part.bytes * bytes) / bandwidth),
+  );
+  return work / peak / seconds.reduce((a, b) => a + b, 0);
 }
 
 async function measure(dtype: FloatDType, N: number, each: Case): Promise<Section['rows'][0]> {
@@ -46,6 +59,7 @@ async function measure(dtype: FloatDType, N: number, each: Case): Promise<Sectio
   const memoryBound = N <= 64;
   const read = N <= 512 ? await timeAgainstPeak(run, { kind: 'read', work: each.bytes }) : null;
   const share = percent(memoryBound && read ? read.share : fma.share);
+  const limit = read && each.experts ? roofline(each, fma.peak, read.peak) : null;
   return {
     dtype,
     N,
@@ -53,6 +67,8 @@ async function measure(dtype: FloatDType, N: number, each: Case): Promise<Sectio
     ms: Number((1e3 * fma.seconds).toFixed(2)),
     'share of FMA peak, %': percent(fma.share),
     'share of read bandwidth, %': read ? percent(read.share) : '',
+    'limit by the roofline, % of FMA peak': limit ? percent(limit) : '',
+    'share of the roofline, %': limit ? percent(fma.share / limit) : '',
     'target, %': each.target === undefined ? '' : `${each.target}${memoryBound ? ' of the bandwidth' : ''}`,
     'target met': each.target === undefined ? '' : share >= each.target ? 'met' : 'missed',
   };
@@ -94,11 +110,14 @@ async function measureLayer(dtype: FloatDType, { N, D, F, E, K }: Sizes): Promis
   };
   const size = dtype === 'bf16' ? 2 : 4;
   const work = 2 * N * K * D * F;
-  const bytes = new Set(drawExperts(load)).size * D * F * size;
+  const rowsOf = new Map<number, number>();
+  for (const e of drawExperts(load)) rowsOf.set(e, (rowsOf.get(e) ?? 0) + 1);
+  const bytes = rowsOf.size * D * F * size;
+  const experts = [...rowsOf.values()].map((rows) => ({ work: rows / (N * K), bytes: 1 / rowsOf.size }));
   const target = (kind: 'forward' | 'dx' | 'dw'): number | undefined =>
     benchDevice === 'cpu' ? TARGETS[N]?.[kind][dtype === 'bf16' ? 1 : 0] : undefined;
   const toHidden: [RowMap, RowMap] = ['token', 'sorted'];
-  const cases: Omit<Case, 'work'>[] = [
+  const cases: Omit<Case, 'work' | 'experts'>[] = [
     {
       name: 'forward: gather, x w1, gelu',
       enqueue: () => product(x, w1, toHidden, { activation: true }),
@@ -137,7 +156,7 @@ async function measureLayer(dtype: FloatDType, { N, D, F, E, K }: Sizes): Promis
     },
   ];
   const rows: Section['rows'] = [];
-  for (const each of cases) rows.push(await measure(dtype, N, { ...each, work }));
+  for (const each of cases) rows.push(await measure(dtype, N, { ...each, work, experts }));
   for (const each of [x, w1, w2, hidden, y]) each.dispose();
   return rows;
 }
