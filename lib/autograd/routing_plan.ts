@@ -39,8 +39,8 @@ export class RoutingPlan {
   readonly numExperts: number;
 
   /**
-   * Sorts the rows of `experts` [N, K] by expert, unless `rows` says how they lie. An expert outside [0, numExperts) makes the plan, and what is
-   * computed from it, fail with a KernelError.
+   * Sorts the rows of `experts` [N, K] by expert, unless `rows` says how they lie. An expert outside [0, numExperts)
+   * makes the plan, and what is computed from it, fail with a KernelError.
    * @throws ShapeError, DTypeError when experts is not [N, K] i32.
    */
   constructor(experts: Tensor, gates: Tensor, numExperts: number, rows = sortRows(experts, numExperts)) {
