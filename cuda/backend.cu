@@ -88,7 +88,7 @@ void CudaBackend::raiseFault() {
 namespace {
 struct CapturedProgram {
   std::shared_ptr<Graph> graph;
-  const void* scratch = nullptr;  // of the backend, where the graph's kernels expect it
+  int64_t scratches = 0;  // of the backend when it was captured: its kernels know where the last one was
 };
 }  // namespace
 
@@ -100,11 +100,11 @@ void CudaBackend::replay(std::shared_ptr<void>& captured, const std::function<vo
     return run();
   }
   auto& program = *static_cast<CapturedProgram*>(captured.get());
-  if (!program.graph || program.scratch != scratch_) {
+  if (!program.graph || program.scratches != scratches_) {
     beginCapture(stream_);
     run();
     program.graph = endCapture(stream_);
-    program.scratch = scratch_;
+    program.scratches = scratches_;
   }
   program.graph->launch(stream_);
   raiseFault();
@@ -118,6 +118,7 @@ void* CudaBackend::scratch(size_t bytes) {
   };
   const size_t ample = std::max(bytes, scratchBytes_ + scratchBytes_ / 2);
   waitFor(stream_);
+  ++scratches_;
   if (scratch_) deviceMemory().release(scratch_, scratchBytes_);
   scratch_ = allocate(ample);
   if (!scratch_) scratch_ = allocate(bytes);

@@ -87,6 +87,7 @@ class CudaBackend final : public Backend {
   Fault* fault_;  // on the device
   void* scratch_ = nullptr;
   size_t scratchBytes_ = 0;
+  int64_t scratches_ = 0;  // how often it was allocated
 };
 
 }  // namespace mf::cuda
