@@ -68,7 +68,7 @@ test('the key decides the draws', async (t) => {
   t.notDeepEqual(await draw(1), await draw(2));
 });
 
-test('NaN probabilities give legal, distinct experts and NaN gates', async (t) => {
+test('NaN logits give legal, distinct experts and NaN gates', async (t) => {
   const E = 6;
   for (const sample of [0, 1, 3]) {
     const { plan, gates } = routerTopK(logitsOf([NaN, 0.2, NaN, NaN, 0.5, NaN], 40), { k: 3, sample, key });

@@ -71,8 +71,8 @@ std::tuple<Tensor, std::optional<Tensor>, std::optional<Tensor>> linearCrossEntr
     Context& cx, const Tensor& x, const Tensor& weight, const Tensor& labels, bool wantDx, bool wantDweight);
 
 // --- router.cc
-// logits [N, E] f64 or f32 -> probs [N, E], gates [N, K], experts [N, K], order [R], inverse [R], offsets [E
-// + 1]
+// logits [N, E] f64 or f32 -> probs [N, E], gates [N, K]; i32: experts [N, K], order [R], inverse [R],
+// offsets [E + 1]
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> route(Context& cx, const Tensor& logits,
                                                                  int64_t topK, int64_t sample,
                                                                  const RandomKey& key);

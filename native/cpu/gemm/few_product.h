@@ -3,7 +3,9 @@
 // task: what a row has of 4 KB is one stretch of memory, which the processor fetches ahead by itself, be it
 // one thread that reads or many. The sums of an output's tasks are added in the order of their rows by the
 // thread that finishes last; where one task ends and the next begins follows from the weights' shape alone.
+#include <atomic>
 #include <memory>
+#include <vector>
 
 #include "cpu/gemm/few_pairs.h"
 #include "cpu/gemm/few_rows.h"
